@@ -1,0 +1,48 @@
+//! Every map and program name, once: used by the program, the agent, the tests and the documents.
+//! The kernel keeps 15 characters.
+
+/// XDP program that balances; attached to interfaces.
+pub const BALANCE: &str = "lb_balance";
+/// XDP program that answers `lb explain`: the same decision, writing nothing.
+pub const EXPLAIN_PROGRAM: &str = "lb_explain";
+/// XDP program that passes everything: the far end of a veth needs one.
+pub const PASS: &str = "lb_pass";
+
+/// Services by their listening endpoint.
+pub const SERVICES: &str = "SERVICES";
+/// Ring slots, sixteen a line.
+pub const RINGS: &str = "RINGS";
+/// Backends, in blocks that services point to.
+pub const BACKENDS: &str = "BACKENDS";
+/// NAT backends by their endpoint, for the way back.
+pub const REVERSE: &str = "REVERSE";
+/// The routes back to clients.
+pub const ROUTES: &str = "ROUTES";
+/// MAC addresses of on-link clients.
+pub const NEIGHBOURS: &str = "NEIGHBOURS";
+/// Established flows that need an entry.
+pub const FLOWS: &str = "FLOWS";
+/// Flows of which only the first packet was seen.
+pub const EMBRYONIC: &str = "EMBRYONIC";
+/// Packets, bytes and flows of each backend.
+pub const COUNTERS: &str = "COUNTERS";
+/// Every reason, for each service.
+pub const REASONS: &str = "REASONS";
+/// Messages to the agent.
+pub const EVENTS: &str = "EVENTS";
+/// Interfaces that frames may be redirected to.
+pub const DEVICES: &str = "DEVICES";
+/// How each interface is attached.
+pub const INTERFACES: &str = "INTERFACES";
+/// Words that steer the program at run time.
+pub const SETTINGS: &str = "SETTINGS";
+/// Where `lb_explain` leaves its answer.
+pub const EXPLAIN: &str = "EXPLAIN";
+
+/// Every map that is pinned and adopted.
+pub const MAPS: [&str; 15] = [
+    SERVICES, RINGS, BACKENDS, REVERSE, ROUTES, NEIGHBOURS, FLOWS, EMBRYONIC, COUNTERS, REASONS, EVENTS, DEVICES,
+    INTERFACES, SETTINGS, EXPLAIN,
+];
+/// Every program of the object.
+pub const PROGRAMS: [&str; 3] = [BALANCE, EXPLAIN_PROGRAM, PASS];

@@ -1,0 +1,41 @@
+//! `SERVICES`: what listens where, and how it is served.
+
+use super::{Key, abi};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Bits of [`ServiceEntry::flags`].
+pub mod flags {
+    /// Destination address and port are rewritten; replies come back through the balancer.
+    pub const NAT: u32 = 1 << 0;
+    /// MAC addresses are rewritten; replies go directly.
+    pub const L2: u32 = 1 << 1;
+    /// `tracking = always`: every flow has an entry.
+    pub const TRACK_ALWAYS: u32 = 1 << 8;
+    /// `tracking = never`: no slot is ever looked up.
+    pub const TRACK_NEVER: u32 = 1 << 9;
+}
+
+/// One service: a cache line of a two-choice table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ServiceEntry {
+    /// Where it listens. `key.tag` is written last.
+    pub key: Key,
+    /// Row of `REASONS`, from 1; also the identity in flow keys. Never reused while flows may remain.
+    pub id: u32,
+    /// First line of its ring in `RINGS`.
+    pub ring: u32,
+    /// Slots of its ring.
+    pub slots: u32,
+    /// First of its entries in `BACKENDS`.
+    pub backends: u32,
+    /// How many entries of `BACKENDS` belong to it, used or not.
+    pub capacity: u32,
+    /// Seed of the flow hash, from the service's name and the cluster's seed.
+    pub seed: u32,
+    /// Mode and tracking, see [`flags`].
+    pub flags: u32,
+    /// Room for what comes.
+    pub reserved: [u32; 4],
+}
+abi!(ServiceEntry, 64);

@@ -1,0 +1,199 @@
+//! What the operator asked for, checked: the only shape that [`crate::plan`] accepts.
+//!
+//! Text becomes [`crate::config::file`] (serde's shape), which [`crate::config::check`] turns into these types. Nothing
+//! here is invalid: a [`Desired`] can always be applied.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Everything that is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// Interfaces to attach to, and how.
+    pub interfaces: BTreeMap<String, AttachMode>,
+    /// Services by name.
+    pub services: BTreeMap<String, Service>,
+}
+
+/// How to attach to an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttachMode {
+    /// Native if the driver can, else generic, said loudly.
+    #[default]
+    Auto,
+    /// In the driver, or fail.
+    Native,
+    /// On socket buffers.
+    Generic,
+}
+
+/// A protocol that is balanced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Where a service listens: `tcp://192.0.2.10:443`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Listen {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Address: the VIP.
+    pub address: IpAddr,
+    /// Port, never 0.
+    pub port: u16,
+}
+
+/// How packets reach the backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Destination rewritten; replies through the balancer.
+    #[default]
+    Nat,
+    /// MAC addresses rewritten; direct return.
+    L2,
+}
+
+/// What happens to the flows of a backend that went down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDown {
+    /// They move to another backend at once.
+    #[default]
+    Rehash,
+    /// They stay: the backend may come back.
+    Keep,
+}
+
+/// Who answers ARP and neighbour discovery for a service's address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Announce {
+    /// This machine, on an attached interface, while the service is fit.
+    #[default]
+    Interface,
+    /// Somebody else: routing, keepalived, a static entry.
+    None,
+}
+
+/// Which flows have table entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tracking {
+    /// Only flows on slots that changed.
+    #[default]
+    Adaptive,
+    /// Every flow.
+    Always,
+    /// None: one-packet protocols.
+    Never,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name: letters, digits, `-`, `_`, `.`; at most 63 characters.
+    pub name: String,
+    /// Where it listens.
+    pub listen: Listen,
+    /// How packets reach the backends.
+    pub mode: Mode,
+    /// How backends are checked; `None`: they count as up.
+    pub check: Option<Check>,
+    /// What happens to flows of a dead backend.
+    pub on_down: OnDown,
+    /// Who answers for the address.
+    pub announce: Announce,
+    /// How long a silent flow is remembered.
+    pub idle_timeout: Duration,
+    /// Which flows have entries.
+    pub tracking: Tracking,
+    /// Slots of its ring: a prime of [`lb_common::maglev::SIZES`].
+    pub ring_size: u32,
+    /// Backends by address.
+    pub backends: BTreeMap<SocketAddr, Backend>,
+}
+
+/// A backend of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Where it listens. In `l2` mode the port is the service's.
+    pub address: SocketAddr,
+    /// Its share among the service's backends, 0 to 65535; 0 takes no new flows.
+    pub weight: u32,
+    /// What the operator wants of it.
+    pub admin: Admin,
+}
+
+/// Administrative state of a backend. Health is another matter, see [`Health`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Admin {
+    /// Takes new flows when it is up.
+    #[default]
+    Active,
+    /// Keeps its flows, takes no new ones.
+    Draining {
+        /// When the drain ends whatever is left, seconds since the Unix epoch; `None`: when the operator says so.
+        until: Option<u64>,
+        /// The backend is removed when the drain ends.
+        remove: bool,
+    },
+}
+
+/// What the checks say of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// No result yet.
+    #[default]
+    Unknown,
+    /// It answers.
+    Up,
+    /// It does not.
+    Down,
+}
+
+/// How backends are checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What is tried.
+    pub kind: CheckKind,
+    /// From the end of one try to the start of the next.
+    pub interval: Duration,
+    /// How long a try may take.
+    pub timeout: Duration,
+    /// Successes in a row that make a backend up.
+    pub rise: u32,
+    /// Failures in a row that make it down.
+    pub fall: u32,
+    /// Port that is tried, if not the backend's.
+    pub port: Option<u16>,
+}
+
+/// What a check tries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// A TCP connection.
+    Tcp,
+    /// An HTTP/1.1 request.
+    Http {
+        /// `GET` or `HEAD`.
+        method: HttpMethod,
+        /// Path with query.
+        path: String,
+        /// `Host` header; `None`: the backend's address.
+        host: Option<String>,
+        /// Status codes that count as success, inclusive.
+        expect: (u16, u16),
+    },
+}
+
+/// Method of an HTTP check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HttpMethod {
+    /// The usual one.
+    #[default]
+    Get,
+    /// Without a body.
+    Head,
+}
