@@ -1,0 +1,212 @@
+//! Which compiler and which linker can build a BPF object on this machine.
+//!
+//! Shared by the build script, which uses them, and by `cargo xtask setup`, which installs what is missing, so that
+//! both have one opinion. Only looks: nothing here builds or installs.
+//!
+//! A compiler is usable when its sysroot holds `core` for the BPF target (Debian ships it compiled), or the sources
+//! of `core` (rustup's `rust-src`). Debian's is never the compiler of the host's crates: only of the object.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// Names the compiler to take: a sysroot directory or the name of a rustup toolchain.
+pub(crate) const OVERRIDE: &str = "LB_EBPF_TOOLCHAIN";
+/// Where Debian's compiler lives.
+pub(crate) const DEBIAN: &str = "/usr";
+/// The oldest bpf-linker that understands what today's compilers write (LLVM 22).
+pub(crate) const LINKER_AT_LEAST: Version = Version([0, 13, 0]);
+
+/// A compiler that can build for the BPF target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Toolchain {
+    /// The directory above `bin` and `lib`.
+    pub(crate) sysroot: PathBuf,
+    /// Only the sources of `core` are there: cargo has to build them too.
+    pub(crate) build_std: bool,
+}
+
+impl Toolchain {
+    /// The compiler at `sysroot`, when it can build for `target`.
+    pub(crate) fn at(sysroot: &Path, target: &str) -> Option<Self> {
+        let complete = ["cargo", "rustc"].iter().all(|tool| sysroot.join("bin").join(tool).is_file());
+        let rustlib = sysroot.join("lib/rustlib");
+        let compiled = has_compiled_core(&rustlib.join(target).join("lib"));
+        let sources = rustlib.join("src/rust/library/core").is_dir();
+        (complete && (compiled || sources))
+            .then(|| Self { sysroot: sysroot.to_path_buf(), build_std: !compiled })
+    }
+
+    /// The first usable of: [`OVERRIDE`], the compiler in use, rustup's nightly, Debian's.
+    ///
+    /// # Errors
+    /// When [`OVERRIDE`] names something that cannot build for `target`: a wish is never replaced by a guess.
+    pub(crate) fn find(rustc: &OsStr, target: &str) -> Result<Option<Self>> {
+        if let Some(wish) = env::var_os(OVERRIDE).filter(|wish| !wish.is_empty()) {
+            let directory = PathBuf::from(&wish);
+            let sysroot = if directory.is_dir() { Some(directory) } else { rustup(&wish) };
+            return match sysroot.and_then(|sysroot| Self::at(&sysroot, target)) {
+                Some(found) => Ok(Some(found)),
+                None => bail!(
+                    "{OVERRIDE}={} cannot build for {target}: it needs bin/cargo, bin/rustc and either \
+                     lib/rustlib/{target} or lib/rustlib/src (`rustup component add rust-src`)",
+                    wish.display()
+                ),
+            };
+        }
+        let candidates = [sysroot_of(rustc), rustup(OsStr::new("nightly")), Some(DEBIAN.into())];
+        Ok(candidates.into_iter().flatten().find_map(|sysroot| Self::at(&sysroot, target)))
+    }
+
+    /// A tool of this compiler, by path: a rustup proxy would choose another compiler.
+    pub(crate) fn tool(&self, name: &str) -> PathBuf {
+        self.sysroot.join("bin").join(name)
+    }
+
+    /// Its cargo, running `subcommand` for `target`, cut off from whatever the outer cargo put in the environment
+    /// for its own compiler (clippy's wrapper, for one).
+    pub(crate) fn cargo(&self, subcommand: &str, target: &str) -> Command {
+        let mut cargo = Command::new(self.tool("cargo"));
+        for name in [
+            "CARGO",
+            "CARGO_BUILD_RUSTC_WRAPPER",
+            "CARGO_BUILD_RUSTFLAGS",
+            "CARGO_BUILD_TARGET",
+            "CARGO_BUILD_TARGET_DIR",
+            "CARGO_ENCODED_RUSTFLAGS",
+            "CARGO_TARGET_DIR",
+            "LD_LIBRARY_PATH",
+            "RUSTC_WORKSPACE_WRAPPER",
+            "RUSTC_WRAPPER",
+            "RUSTDOC",
+            "RUSTDOCFLAGS",
+            "RUSTFLAGS",
+            "RUSTUP_TOOLCHAIN",
+        ] {
+            cargo.env_remove(name);
+        }
+        for (name, _) in env::vars_os().filter(|(name, _)| is_for_build_scripts(name)) {
+            cargo.env_remove(name);
+        }
+        // aya-ebpf writes BPF assembly, which stable compilers only accept with this.
+        cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", self.tool("rustc"));
+        cargo.arg(subcommand).args(["--package", "lb-ebpf", "--bins", "--target", target]);
+        if self.build_std {
+            cargo.args(["-Z", "build-std=core"]);
+        }
+        cargo
+    }
+}
+
+impl fmt::Display for Toolchain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let core = if self.build_std { "builds core from rust-src" } else { "has core for BPF" };
+        write!(f, "{} ({core})", self.sysroot.display())
+    }
+}
+
+/// Says whether bpf-linker can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Linker {
+    /// This one.
+    Usable(PathBuf, Version),
+    /// There is one, older than [`LINKER_AT_LEAST`].
+    TooOld(PathBuf, Version),
+    /// There is none, or none that starts (its LLVM library may be gone).
+    Missing,
+}
+
+impl Linker {
+    /// Asks each bpf-linker of cargo's bin directory and of `PATH` for its version; the first usable wins.
+    pub(crate) fn find() -> Self {
+        let mut too_old = Self::Missing;
+        for path in linker_paths().into_iter().filter(|path| path.is_file()) {
+            let Some(version) = version_of(&path) else { continue };
+            if version >= LINKER_AT_LEAST {
+                return Self::Usable(path, version);
+            }
+            too_old = Self::TooOld(path, version);
+        }
+        too_old
+    }
+}
+
+/// Every place where a bpf-linker would be found, best first.
+pub(crate) fn linker_paths() -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    home("CARGO_HOME", ".cargo")
+        .map(|cargo| cargo.join("bin"))
+        .into_iter()
+        .chain(env::split_paths(&path))
+        .map(|directory| directory.join("bpf-linker"))
+        .collect()
+}
+
+/// Three numbers, compared as such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version(pub(crate) [u32; 3]);
+
+impl Version {
+    /// The first word of `text` that looks like a version: `bpf-linker 0.13.0`, `0.13.1-rc.1`.
+    pub(crate) fn first_in(text: &str) -> Option<Self> {
+        text.split_whitespace().find_map(|word| {
+            let plain = word.split(['-', '+']).next()?;
+            let mut numbers = plain.split('.').map(|number| number.parse().ok());
+            let version = [numbers.next()??, numbers.next()??, numbers.next()??];
+            numbers.next().is_none().then_some(Self(version))
+        })
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [major, minor, patch] = self.0;
+        write!(f, "{major}.{minor}.{patch}")
+    }
+}
+
+/// Where rustup keeps `toolchain`, given with or without the host's triple.
+fn rustup(toolchain: &OsStr) -> Option<PathBuf> {
+    let toolchains = home("RUSTUP_HOME", ".rustup")?.join("toolchains");
+    let exact = toolchains.join(toolchain);
+    if exact.is_dir() {
+        return Some(exact);
+    }
+    let prefix = format!("{}-{}-", toolchain.to_str()?, env::consts::ARCH);
+    let mut entries = toolchains.read_dir().ok()?.flatten();
+    entries.find(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)).map(|entry| entry.path())
+}
+
+/// The directory that `variable` names, or `default` below the user's home.
+fn home(variable: &str, default: &str) -> Option<PathBuf> {
+    let named = env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    named.or_else(|| env::home_dir().map(|home| home.join(default)))
+}
+
+fn sysroot_of(rustc: &OsStr) -> Option<PathBuf> {
+    let output = Command::new(rustc).args(["--print", "sysroot"]).output().ok()?;
+    let sysroot = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| sysroot.trim_end().into())
+}
+
+fn has_compiled_core(directory: &Path) -> bool {
+    let Ok(entries) = directory.read_dir() else { return false };
+    entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
+}
+
+fn version_of(program: &Path) -> Option<Version> {
+    let output = Command::new(program).arg("--version").output().context("not started").ok()?;
+    Version::first_in(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// What cargo tells a build script about the package being built; wrong for the nested build.
+fn is_for_build_scripts(name: &OsString) -> bool {
+    let name = name.to_string_lossy();
+    ["CARGO_CFG_", "CARGO_FEATURE_", "CARGO_MANIFEST_", "CARGO_PKG_"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
