@@ -1,0 +1,165 @@
+//! A check in one line, as `--check` takes it: `tcp`, `http:/healthz`, `http:/healthz,interval=2s,rise=2`, `none`.
+//!
+//! Only the shape: what the values must be is judged where tables are judged too. A path with a comma needs the table.
+
+use super::file::CheckTable;
+use crate::model::{Check, CheckKind, HttpMethod, InvalidText, closest};
+
+/// Keys that may follow.
+const KEYS: [&str; 8] = ["interval", "timeout", "rise", "fall", "port", "host", "expect", "method"];
+
+/// Reads a line; `None` is `none`.
+///
+/// # Errors
+///
+/// If it has another shape, or a key that no check has.
+pub fn parse(text: &str) -> Result<Option<CheckTable>, InvalidText> {
+    let mut parts = text.split(',');
+    let head = parts.next().unwrap_or_default().trim();
+    if head == "none" {
+        return match parts.next() {
+            None => Ok(None),
+            Some(_) => {
+                Err(InvalidText::new("check \"none\" takes no options", "write none, or a kind: tcp, http"))
+            }
+        };
+    }
+    let mut table = CheckTable::default();
+    match head.split_once(':') {
+        None => table.kind = head.to_owned(),
+        Some((kind, path)) => {
+            table.kind = kind.to_owned();
+            table.path = Some(path.to_owned());
+        }
+    }
+    for part in parts {
+        let Some((key, value)) = part.trim().split_once('=') else {
+            return Err(InvalidText::new(
+                format!("check option \"{part}\" has no value"),
+                "write options like interval=2s; a path with a comma needs a [service.check] table",
+            ));
+        };
+        set(&mut table, key.trim(), value.trim())?;
+    }
+    Ok(Some(table))
+}
+
+fn set(table: &mut CheckTable, key: &str, value: &str) -> Result<(), InvalidText> {
+    let slot = match key {
+        "interval" => &mut table.interval,
+        "timeout" => &mut table.timeout,
+        "host" => &mut table.host,
+        "expect" => &mut table.expect,
+        "method" => &mut table.method,
+        "rise" | "fall" | "port" => {
+            let number = value.parse().map_err(|_| {
+                InvalidText::new(
+                    format!("check option {key}=\"{value}\" is not a number"),
+                    "write a whole number",
+                )
+            })?;
+            let slot = match key {
+                "rise" => &mut table.rise,
+                "fall" => &mut table.fall,
+                _ => &mut table.port,
+            };
+            return once(slot, key, number);
+        }
+        _ => {
+            let remedy = match closest(key, KEYS) {
+                Some(known) => format!("did you mean \"{known}\"? One of: {}", KEYS.join(", ")),
+                None => format!("write one of: {}", KEYS.join(", ")),
+            };
+            return Err(InvalidText::new(format!("check option \"{key}\" is unknown"), remedy));
+        }
+    };
+    once(slot, key, value.to_owned())
+}
+
+fn once<T>(slot: &mut Option<T>, key: &str, value: T) -> Result<(), InvalidText> {
+    if slot.replace(value).is_some() {
+        return Err(InvalidText::new(format!("check option \"{key}\" is given twice"), "write it once"));
+    }
+    Ok(())
+}
+
+/// Writes a check as a line; only what differs from the defaults.
+pub fn format(check: &Check) -> String {
+    let table = super::export::check_table(check);
+    let mut line = table.kind;
+    if let Some(path) = table.path {
+        line.push(':');
+        line.push_str(&path);
+    }
+    let numbers = [("rise", table.rise), ("fall", table.fall), ("port", table.port)];
+    let texts = [
+        ("method", table.method),
+        ("host", table.host),
+        ("expect", table.expect),
+        ("interval", table.interval),
+        ("timeout", table.timeout),
+    ];
+    let texts = texts.into_iter().filter_map(|(key, value)| Some((key, value?)));
+    let numbers = numbers.into_iter().filter_map(|(key, value)| Some((key, value?.to_string())));
+    for (key, value) in texts.chain(numbers) {
+        line.push_str(&format!(",{key}={value}"));
+    }
+    line
+}
+
+impl CheckKind {
+    /// `tcp` or `http`.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http { .. } => "http",
+        }
+    }
+
+    /// An HTTP check of a path, everything else as usual.
+    pub fn http(path: impl Into<String>) -> Self {
+        Self::Http { method: HttpMethod::Get, path: path.into(), host: None, expect: Check::DEFAULT_EXPECT }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_manual_shows() {
+        assert_eq!(parse("none"), Ok(None));
+        assert_eq!(parse("tcp").unwrap().unwrap().kind, "tcp");
+        let table =
+            parse("http:/healthz,interval=2s,timeout=1s,rise=2,fall=3,port=8080,host=example,expect=200-399");
+        assert_eq!(
+            table.unwrap().unwrap(),
+            CheckTable {
+                kind: "http".into(),
+                path: Some("/healthz".into()),
+                method: None,
+                host: Some("example".into()),
+                expect: Some("200-399".into()),
+                interval: Some("2s".into()),
+                timeout: Some("1s".into()),
+                rise: Some(2),
+                fall: Some(3),
+                port: Some(8080),
+            }
+        );
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        for (text, what) in [
+            ("http:/,intreval=2s", "did you mean \"interval\""),
+            ("http:/,rise=two", "not a number"),
+            ("http:/,rise", "has no value"),
+            ("http:/,rise=1,rise=2", "given twice"),
+            ("none,rise=2", "takes no options"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(what), "{text}: {error}");
+        }
+    }
+}
