@@ -1,6 +1,6 @@
 //! What the operator asked for, checked: the only shape that [`crate::plan`] accepts.
 //!
-//! Text becomes [`crate::config::file`] (serde's shape), which [`crate::config::check`] turns into these types. Nothing
+//! Text becomes [`crate::config::file`] (serde's shape), which [`mod@crate::config::check`] turns into these types. Nothing
 //! here is invalid: a [`Desired`] can always be applied.
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! A text or a shape → [`Desired`], or everything that is wrong with it.
 //!
-//! A text is judged in three passes that all run: its syntax, its keys and types ([`super::schema`]), and its meaning
-//! ([`super::convert`], [`super::rules`]).
+//! A text is judged in three passes that all run: its syntax, its keys and types (`schema`), and its meaning (`convert`,
+//! `rules`).
 
 use super::convert::{self, Placed};
 use super::file::{File, Interface};

@@ -1,7 +1,7 @@
 //! The shape of a configuration, as serde sees it: TOML file, JSON body and state file alike.
 //!
 //! Words, durations and addresses are texts here, so that a wrong one is reported by the rules together with everything
-//! else that is wrong, not by the parser alone. [`super::check`] knows what they mean.
+//! else that is wrong, not by the parser alone. [`mod@super::check`] knows what they mean.
 
 use serde::de::{self, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -39,7 +39,7 @@ pub struct Agent {
 }
 
 /// An interface: `"eth0"`, or `{ name = "eth0", mode = "generic" }`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Interface {
     /// Its name; the mode is `auto`.
@@ -197,30 +197,36 @@ pub struct Draining {
     pub remove: bool,
 }
 
-// By hand: an untagged enum would answer a misspelt key with "did not match any variant".
-impl<'de> Deserialize<'de> for Check {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
+/// Reads a text or a table. By hand: serde's untagged enums answer a misspelt key with "did not match any variant".
+macro_rules! text_or_table {
+    ($type:ident, $text:ident, $table:ty, $expected:literal) => {
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Either;
 
-        impl<'de> Visitor<'de> for Either {
-            type Value = Check;
+                impl<'de> Visitor<'de> for Either {
+                    type Value = $type;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a table or a text like \"http:/healthz,interval=2s\"")
-            }
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($expected)
+                    }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Check, E> {
-                Ok(Check::Spec(text.to_owned()))
-            }
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$type, E> {
+                        Ok($type::$text(text.to_owned()))
+                    }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Check, A::Error> {
-                CheckTable::deserialize(MapAccessDeserializer::new(map)).map(Check::Table)
+                    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<$type, A::Error> {
+                        <$table>::deserialize(MapAccessDeserializer::new(map)).map($type::Table)
+                    }
+                }
+
+                deserializer.deserialize_any(Either)
             }
         }
-
-        deserializer.deserialize_any(Either)
-    }
+    };
 }
+text_or_table!(Check, Spec, CheckTable, "a table or a text like \"http:/healthz,interval=2s\"");
+text_or_table!(Interface, Name, InterfaceTable, "the name of an interface, or a table with name and mode");
 
 /// The options that services and defaults share.
 #[derive(Clone, Copy, Debug)]
@@ -256,3 +262,32 @@ macro_rules! options {
 }
 options!(Defaults);
 options!(Service);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_are_the_files_shape() {
+        let body = r#"{"listen": "tcp://192.0.2.10:80", "idle-timeout": "1m", "check": "tcp", "backend": [{"address": "10.0.0.1"}]}"#;
+        let service: Service = serde_json::from_str(body).unwrap();
+        assert_eq!(service.idle_timeout.as_deref(), Some("1m"));
+        assert_eq!(service.check, Some(Check::Spec("tcp".into())));
+        assert_eq!(service.backend[0].address, "10.0.0.1");
+    }
+
+    #[test]
+    fn misspelt_keys_of_bodies_are_named() {
+        for (body, key) in [
+            (r#"{"service": [{"nmae": "web"}]}"#, "nmae"),
+            (r#"{"service": [{"check": {"kind": "tcp", "intervall": "2s"}}]}"#, "intervall"),
+            (r#"{"agent": {"interfaces": [{"name": "eth0", "moed": "native"}]}}"#, "moed"),
+        ] {
+            let error = serde_json::from_str::<File>(body).unwrap_err().to_string();
+            assert!(error.contains(&format!("unknown field `{key}`")), "{error}");
+        }
+        let error =
+            serde_json::from_str::<File>(r#"{"agent": {"interfaces": [1]}}"#).unwrap_err().to_string();
+        assert!(error.contains("expected the name of an interface"), "{error}");
+    }
+}

@@ -1,7 +1,7 @@
 //! What is wrong, where in the shape, and what to write instead.
 //!
 //! A finding knows its place by path, not by line: the same rules judge files, bodies of requests and single changes.
-//! [`super::check`] turns paths into lines.
+//! [`mod@super::check`] turns paths into lines.
 
 use std::fmt;
 

@@ -1,15 +1,15 @@
 //! What the operator writes, from text to [`crate::model::Desired`] and back.
 //!
-//! Text, a JSON body and the state file share one shape ([`file`]) and one set of rules. Nothing is half accepted: a
+//! Text, a JSON body and the state file share one shape ([`mod@file`]) and one set of rules. Nothing is half accepted: a
 //! text with any error is refused, with all its errors. Nothing here looks at a clock, the kernel or a disk.
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`file`] | the shape, as serde sees it |
+//! | [`mod@file`] | the shape, as serde sees it |
 //! | [`spec`] | a check in one line: `http:/healthz,interval=2s` |
-//! | [`check`] | text → [`crate::model::Desired`], every problem with its line |
+//! | [`mod@check`] | text → [`crate::model::Desired`], every problem with its line |
 //! | [`change`] | one change of what is desired: what the command line and the API ask for |
-//! | [`export`] | [`crate::model::Desired`] → text |
+//! | [`mod@export`] | [`crate::model::Desired`] → text |
 
 pub mod change;
 pub mod check;

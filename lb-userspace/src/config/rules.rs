@@ -86,6 +86,12 @@ pub(super) fn together(services: &[Placed], out: &mut Findings) {
     let mut names = HashSet::new();
     let mut listeners: HashMap<Listen, &str> = HashMap::new();
     let mut endpoints: HashMap<(SocketAddr, Protocol), &str> = HashMap::new();
+    let vips: HashMap<(SocketAddr, Protocol), &str> = services
+        .iter()
+        .map(|Placed { service, .. }| {
+            ((service.listen.socket(), service.listen.protocol), service.name.as_str())
+        })
+        .collect();
     for Placed { service, at, backends } in services {
         let name = service.name.as_str();
         if !names.insert(name) {
@@ -108,6 +114,13 @@ pub(super) fn together(services: &[Placed], out: &mut Findings) {
             continue;
         }
         for (address, place) in backends {
+            if let Some(other) = vips.get(&(*address, listen.protocol)) {
+                out.conflict(
+                    place.key("address"),
+                    format!("service {name}: backend {address} is where service {other} listens: packets would come back"),
+                    format!("write the addresses of the backends of {other}"),
+                );
+            }
             if let Some(other) = endpoints.insert((*address, listen.protocol), name) {
                 out.conflict(
                     place.key("address"),

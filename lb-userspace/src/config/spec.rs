@@ -1,8 +1,9 @@
-//! A check in one line, as `--check` takes it: `tcp`, `http:/healthz`, `http:/healthz,interval=2s,rise=2`, `none`.
+//! What the command line takes in one word: a check (`tcp`, `http:/healthz,interval=2s,rise=2`, `none`), and a backend
+//! (`10.0.0.11:8443,weight=50`).
 //!
 //! Only the shape: what the values must be is judged where tables are judged too. A path with a comma needs the table.
 
-use super::file::CheckTable;
+use super::file::{Backend, CheckTable};
 use crate::model::{Check, CheckKind, HttpMethod, InvalidText, closest};
 
 /// Keys that may follow.
@@ -78,9 +79,30 @@ fn set(table: &mut CheckTable, key: &str, value: &str) -> Result<(), InvalidText
 
 fn once<T>(slot: &mut Option<T>, key: &str, value: T) -> Result<(), InvalidText> {
     if slot.replace(value).is_some() {
-        return Err(InvalidText::new(format!("check option \"{key}\" is given twice"), "write it once"));
+        return Err(InvalidText::new(format!("option \"{key}\" is given twice"), "write it once"));
     }
     Ok(())
+}
+
+/// Reads a backend.
+///
+/// # Errors
+///
+/// If something else than a weight follows the address.
+pub fn backend(text: &str) -> Result<Backend, InvalidText> {
+    let (address, options) = text.split_once(',').unwrap_or((text, ""));
+    let mut backend = Backend { address: address.trim().to_owned(), ..Backend::default() };
+    for option in options.split(',').map(str::trim).filter(|option| !option.is_empty()) {
+        let weight = option.strip_prefix("weight=").and_then(|weight| weight.parse().ok());
+        let Some(weight) = weight else {
+            return Err(InvalidText::new(
+                format!("backend option \"{option}\" is unknown"),
+                "write ADDRESS[:PORT][,weight=NUMBER]",
+            ));
+        };
+        once(&mut backend.weight, "weight", weight)?;
+    }
+    Ok(backend)
 }
 
 /// Writes a check as a line; only what differs from the defaults.
@@ -160,6 +182,15 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(what), "{text}: {error}");
+        }
+    }
+    #[test]
+    fn reads_backends() {
+        let read = |text| backend(text).map(|backend| (backend.address, backend.weight));
+        assert_eq!(read("10.0.0.1:80,weight=5"), Ok(("10.0.0.1:80".into(), Some(5))));
+        assert_eq!(read("2001:db8::1"), Ok(("2001:db8::1".into(), None)));
+        for text in ["10.0.0.1,wieght=5", "10.0.0.1,weight=much", "10.0.0.1,weight=1,weight=1"] {
+            assert!(read(text).is_err(), "{text}");
         }
     }
 }

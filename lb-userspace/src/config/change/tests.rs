@@ -1,8 +1,8 @@
 //! Every change: done, already so, refused.
 
 use super::*;
-use crate::config::arbitrary;
-use crate::config::check;
+use crate::config::{arbitrary, check, export};
+use crate::model::Admin;
 use proptest::prelude::*;
 
 fn two() -> Desired {
@@ -158,6 +158,12 @@ fn services_are_set() {
 fn a_direct_services_backends_follow_its_port() {
     let desired = done_once(&two(), set("direct", "listen", "udp://192.0.2.11:54")).desired;
     assert!(desired.services["direct"].backends.contains_key(&"10.0.0.3:54".parse().unwrap()));
+    // Not if it stops being direct with the same change.
+    let both =
+        [("listen", "udp://192.0.2.11:54"), ("mode", "nat")].map(|(key, value)| (key.into(), value.into()));
+    let change = Change::SetService { name: "direct".into(), set: both.into() };
+    let desired = done_once(&two(), change).desired;
+    assert!(desired.services["direct"].backends.contains_key(&"10.0.0.3:53".parse().unwrap()));
 }
 
 #[test]

@@ -223,6 +223,14 @@ fn one_backend_of_two_nat_services() {
 }
 
 #[test]
+fn a_service_behind_a_service() {
+    // Whichever comes first in the file.
+    let second = HEAD2.replace("192.0.2.11:443", "10.0.0.11:8443");
+    refuses(&format!("{HEAD}{BACKEND}{second}"), 5, &["where service two listens"]);
+    refuses(&format!("{second}{HEAD}{BACKEND}"), 8, &["where service two listens"]);
+}
+
+#[test]
 fn interfaces_and_metrics() {
     let text = "[agent]\ninterfaces = [\"eth0\", { name = \"eth1\", mode = \"generic\" }]\n";
     let interfaces = check(text, "lb.toml").unwrap().desired.interfaces;
