@@ -2,5 +2,7 @@
 
 pub mod config;
 pub mod health;
+pub mod lab;
 pub mod model;
+pub mod net;
 pub mod state;

@@ -1,0 +1,145 @@
+//! Real changes in namespaces, and an overflow.
+
+use super::*;
+use crate::lab::{Namespace, veth};
+use crate::net::{Netlink, index, neighbours::State};
+use netlink_packet_route::neighbour::NeighbourState as Nud;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn pair() -> (Namespace, Namespace) {
+    let (one, two) =
+        (Namespace::create_unique("lbwatch").unwrap(), Namespace::create_unique("lbwatch").unwrap());
+    veth(&one, "a0", &two, "b0").unwrap();
+    (one, two)
+}
+
+/// Waits for a change that `wanted` accepts.
+async fn expect(watch: &mut Watch, what: &str, wanted: impl Fn(&Change) -> bool) -> Change {
+    let search = async {
+        loop {
+            let burst = watch.next().await.unwrap();
+            assert!(!burst.is_empty());
+            if let Some(found) = burst.into_iter().find(&wanted) {
+                return found;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("no {what} was reported"))
+}
+
+/// Work for the other side while a watch waits.
+async fn elsewhere<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+}
+
+#[test]
+fn a_neighbour_appears_changes_its_mac_and_goes() {
+    let (one, _two) = pair();
+    for (own, address) in [("10.3.0.1/24", "10.3.0.2"), ("fd03::1/64", "fd03::2")] {
+        one.address("a0", own).unwrap();
+        let target: IpAddr = address.parse().unwrap();
+        one.run_async(|| async {
+            let ifindex = index("a0").unwrap();
+            let mut watch = Watch::open().unwrap();
+            for mac in [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]] {
+                elsewhere(|| one.neighbour_in("a0", address, mac, Nud::Stale).unwrap()).await;
+                let is = |change: &Change| matches!(change, Change::Neighbour(n) if n.address == target && n.mac == Some(mac));
+                let Change::Neighbour(seen) = expect(&mut watch, "neighbour", is).await else { unreachable!() };
+                assert_eq!((seen.ifindex, seen.state, seen.usable()), (ifindex, State::Stale, Some(mac)));
+            }
+            elsewhere(|| one.delete_neighbour("a0", address).unwrap()).await;
+            // Deleting first makes it failed, then removes it.
+            let gone = |change: &Change| *change == Change::NeighbourGone { ifindex, address: target };
+            expect(&mut watch, "departure", gone).await;
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn links_addresses_and_routes_are_reported() {
+    let (one, two) = pair();
+    let vip: IpAddr = "10.4.0.1".parse().unwrap();
+    one.run_async(|| async {
+        let ifindex = index("a0").unwrap();
+        let mut watch = Watch::open().unwrap();
+        elsewhere(|| one.address("a0", "10.4.0.1/24").unwrap()).await;
+        expect(&mut watch, "address", |c| *c == Change::Address { ifindex, address: vip }).await;
+        elsewhere(|| one.route("10.5.0.0/16", "10.4.0.2").unwrap()).await;
+        expect(&mut watch, "IPv4 route", |c| *c == Change::Routes { v6: false }).await;
+        elsewhere(|| one.route_on_link("fd05::/64", "a0").unwrap()).await;
+        expect(&mut watch, "IPv6 route", |c| *c == Change::Routes { v6: true }).await;
+        elsewhere(|| two.down("b0").unwrap()).await;
+        expect(
+            &mut watch,
+            "lost carrier",
+            |c| matches!(c, Change::Link(l) if l.index == ifindex && !l.carrier),
+        )
+        .await;
+        elsewhere(|| one.delete_link("a0").unwrap()).await;
+        expect(&mut watch, "end", |c| matches!(c, Change::LinkGone { name, .. } if name == "a0")).await;
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_burst_is_reported_once_and_in_order() {
+    let mut burst = Burst::default();
+    let neighbour = |mac: u8, state| {
+        let address = "10.0.0.2".parse().unwrap();
+        Change::Neighbour(Neighbour { ifindex: 3, address, mac: Some([mac; 6]), state })
+    };
+    let link = Link { index: 3, ..Link::default() };
+    for mac in 1..=9 {
+        burst.add(neighbour(mac, State::Reachable));
+        burst.add(Change::Routes { v6: false });
+        burst.add(Change::Link(link.clone()));
+    }
+    burst.add(neighbour(9, State::Stale));
+    let expected = [Change::Link(link), Change::Routes { v6: false }, neighbour(9, State::Stale)];
+    assert_eq!(burst.take(), expected);
+    assert!(burst.is_empty());
+
+    burst.add(neighbour(1, State::Stale));
+    burst.add(Change::Resync);
+    assert_eq!(burst.take(), [Change::Resync]);
+    assert!(burst.is_empty());
+}
+
+#[test]
+fn an_overflow_asks_for_a_resync_and_the_watch_goes_on() {
+    let (one, _two) = pair();
+    one.address("a0", "10.3.0.1/16").unwrap();
+    one.run_async(|| async {
+        let ifindex = index("a0").unwrap();
+        // The kernel's smallest buffer holds a handful of messages.
+        let mut watch = Watch::with_buffer(1).unwrap();
+        let netlink = Netlink::open().unwrap();
+        for host in 0..200_u8 {
+            let address = IpAddr::from([10, 3, 1, host]);
+            let request = netlink
+                .handle()
+                .neighbours()
+                .add(ifindex, address)
+                .link_layer_address(&[2, 0, 0, 0, 0, host]);
+            request.execute().await.unwrap();
+        }
+        expect(&mut watch, "resync", |change| *change == Change::Resync).await;
+        elsewhere(|| one.neighbour("a0", "10.3.2.1", [2; 6]).unwrap()).await;
+        let address = IpAddr::from([10, 3, 2, 1]);
+        expect(&mut watch, "later neighbour", |c| matches!(c, Change::Neighbour(n) if n.address == address))
+            .await;
+    })
+    .unwrap();
+}
+
+#[test]
+fn what_cannot_be_parsed_asks_for_a_resync() {
+    for datagram in [&[255, 0, 0, 0, 1][..], &[8, 0, 0, 0, 0, 0, 0, 0], &[0, 0, 0, 0]] {
+        let mut burst = Burst::default();
+        parse(datagram, &mut burst);
+        assert_eq!(burst.take(), [Change::Resync], "{datagram:?}");
+    }
+}
