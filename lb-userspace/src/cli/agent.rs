@@ -1,0 +1,35 @@
+//! `lb agent`.
+
+use crate::agent::AgentOptions;
+use anyhow::Result;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Arguments of `lb agent`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+The data plane goes on while the agent is stopped, and the next agent takes it over.
+Changes made on the command line are kept in the state directory; --config replaces them at start.
+
+Examples:
+  lb agent --config /etc/lb.toml
+  lb agent --state /tmp/lb --socket /tmp/lb/lb.sock")]
+pub struct AgentArgs {
+    /// Configuration to put in force at start; without it, what was in force before
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of the state file
+    #[arg(long, value_name = "DIR", default_value = AgentOptions::STATE)]
+    state: PathBuf,
+    /// Directory of pinned maps and programs, on a BPF file system
+    #[arg(long, value_name = "DIR", default_value = AgentOptions::PINS)]
+    pins: PathBuf,
+    /// Seed of the cluster: balancers with the same seed and services choose the same backends
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+pub(super) async fn run(args: AgentArgs, socket: PathBuf) -> Result<()> {
+    let AgentArgs { config, state, pins, seed } = args;
+    crate::agent::run(AgentOptions { config, state, socket, pins, seed }).await
+}
