@@ -38,7 +38,7 @@ pub struct Flows {
     map: MapData,
     typed: HashMap<MapData, FlowKey, FlowValue>,
     /// The kernel has batches for it (5.6).
-    batches: bool,
+    pub(super) batches: bool,
 }
 
 impl Flows {

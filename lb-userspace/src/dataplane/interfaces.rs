@@ -35,6 +35,12 @@ pub enum AttachError {
         /// The mode that it has.
         has: Mode,
     },
+    /// The pinned link belongs to an interface of the same index elsewhere.
+    #[error(
+        "these pins serve another network namespace, in which an interface has the index of {0}: \
+         use another --pins directory, one for each namespace"
+    )]
+    OtherNamespace(String),
     /// There is no such interface.
     #[error("there is no interface {0} in this network namespace: see `ip link`")]
     NoInterface(String),
@@ -139,7 +145,7 @@ impl<'d> Interfaces<'d> {
         mode: AttachMode,
     ) -> Result<Attached, AttachError> {
         if let Some(link) = self.link(ifindex)? {
-            return self.already(&link, mode);
+            return self.already(&link, name, mode);
         }
         match mode {
             AttachMode::Native => self.attach_as(program, ifindex, name, Mode::Native, None),
@@ -153,7 +159,15 @@ impl<'d> Interfaces<'d> {
         }
     }
 
-    fn already(&self, link: &pins::PinnedLink, wanted: AttachMode) -> Result<Attached, AttachError> {
+    fn already(
+        &self,
+        link: &pins::PinnedLink,
+        name: &str,
+        wanted: AttachMode,
+    ) -> Result<Attached, AttachError> {
+        if !look(link.ifindex, name)?.programs.contains(&link.info.program) {
+            return Err(AttachError::OtherNamespace(name.to_owned()));
+        }
         let has = self.devices.mode(link.ifindex).unwrap_or(Mode::Native);
         let other = matches!(
             (wanted, has),
@@ -175,13 +189,14 @@ impl<'d> Interfaces<'d> {
     ) -> Result<Attached, AttachError> {
         // Before the first packet: it must know how it is seen, and may leave where it came from.
         let known = self.devices.allowed().contains(&ifindex);
-        self.devices.set_mode(ifindex, mode)?;
-        let done = link(program, ifindex, name, mode, &self.pins.links());
+        let ready = self.devices.set_mode(ifindex, mode).and_then(|()| self.devices.allow(ifindex));
+        let done = match ready {
+            Ok(()) => link(program, ifindex, name, mode, &self.pins.links()),
+            // An interface that does not exist cannot be allowed.
+            Err(error) => look(ifindex, name).and(Err(error.into())),
+        };
         match done {
-            Ok(()) => {
-                self.devices.allow(ifindex)?;
-                Ok(Attached { mode, fallback, already: false })
-            }
+            Ok(()) => Ok(Attached { mode, fallback, already: false }),
             Err(error) => {
                 self.devices.forget(ifindex)?;
                 if known {
@@ -277,9 +292,22 @@ pub(super) fn link(
     }
 }
 
-/// A pin of the same name whose interface was deleted and made again with the same index.
+/// A pin of the same name whose interface was deleted; this one got its index.
 fn remove_stale(path: &Path) -> Result<(), PinsError> {
-    if path.exists() { pins::remove(path) } else { Ok(()) }
+    let Ok(link) = sys::open_pin(path) else { return Ok(()) };
+    match sys::link_info(link.as_fd()) {
+        Ok(info) if info.ifindex == 0 => pins::remove(path),
+        // Pinning will say that it is in the way.
+        _ => Ok(()),
+    }
+}
+
+fn look(ifindex: u32, name: &str) -> Result<Device, AttachError> {
+    match netdev::device(ifindex) {
+        Ok(Some(device)) => Ok(device),
+        Ok(None) => Err(AttachError::NoInterface(name.to_owned())),
+        Err(error) => Err(AttachError::Netlink(name.to_owned(), error)),
+    }
 }
 
 pub(super) fn unlink(link: &pins::PinnedLink) -> Result<(), AttachError> {
@@ -293,10 +321,9 @@ pub(super) fn unlink(link: &pins::PinnedLink) -> Result<(), AttachError> {
 
 fn refused(error: io::Error, ifindex: u32, name: &str) -> AttachError {
     let interface = name.to_owned();
-    let device: Device = match netdev::device(ifindex) {
-        Ok(Some(device)) => device,
-        Ok(None) => return AttachError::NoInterface(interface),
-        Err(error) => return AttachError::Netlink(interface, error),
+    let device = match look(ifindex, name) {
+        Ok(device) => device,
+        Err(error) => return error,
     };
     if let Some(id) = device.programs.first() {
         let program = match sys::program_name(*id) {

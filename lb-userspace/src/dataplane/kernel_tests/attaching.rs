@@ -181,3 +181,36 @@ fn pass_needs_no_agent() {
         assert_eq!(pass::attached(&pins).unwrap(), []);
     });
 }
+
+#[test]
+fn pins_of_another_namespace_are_not_mistaken_for_ours() {
+    let rig = Rig::new();
+    let dataplane = rig.opened();
+    in_namespace(|| {
+        let index = veth();
+        dataplane.attach(index, "a0", AttachMode::Native).unwrap();
+        in_namespace(|| {
+            assert_eq!(veth(), index, "indexes start anew in each namespace");
+            let error = dataplane.attach(index, "a0", AttachMode::Auto).unwrap_err();
+            assert!(matches!(error, AttachError::OtherNamespace(_)), "{error}");
+            assert_eq!(programs(index), []);
+        });
+        assert_eq!(programs(index).len(), 1);
+    });
+}
+
+#[test]
+fn an_index_that_was_used_before_can_be_attached_again() {
+    let rig = Rig::new();
+    in_namespace(|| {
+        let index = veth();
+        let dataplane = rig.opened();
+        dataplane.attach(index, "a0", AttachMode::Native).unwrap();
+        ip("link del a0");
+        ip(&format!("link add a0 index {index} type veth peer name a1"));
+        assert!(!dataplane.attach(index, "a0", AttachMode::Native).unwrap().already);
+        assert_eq!(programs(index).len(), 1);
+        let all = dataplane.interfaces().unwrap().attached().unwrap();
+        assert_eq!((all.attached.len(), all.vanished.len()), (1, 0));
+    });
+}

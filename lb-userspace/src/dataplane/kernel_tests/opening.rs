@@ -8,6 +8,7 @@ use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
 use lb_common::abi::names;
 
 use super::super::load::KeptSize;
+use super::super::load_error::LoadError;
 use super::super::pins::PinsError;
 use super::super::{Dataplane, OpenError, Options, Sizes, Start, object, pins, sys};
 use super::{Rig, in_namespace, veth};
@@ -153,4 +154,22 @@ fn a_link_is_replaced_only_if_it_has_the_expected_program() {
         assert_eq!(error.raw_os_error(), Some(libc::EPERM));
         sys::link_update(link.fd.as_fd(), explain.as_fd(), balance.as_fd()).unwrap();
     });
+}
+
+#[test]
+fn a_missing_right_is_named_and_nothing_is_left() {
+    let (able, rig) = (Rig::new(), Rig::new());
+    // What the kernel can is found out once in a process: with all rights.
+    drop(able.opened());
+    let open = || {
+        // Of this thread only.
+        caps::clear(None, caps::CapSet::Effective).unwrap();
+        rig.open().map(drop)
+    };
+    let error = std::thread::scope(|scope| scope.spawn(open).join()).unwrap().unwrap_err();
+    let OpenError::Load(load) = &error else { panic!("{error}") };
+    assert!(matches!(**load, LoadError::NotPermitted { .. }), "{error}");
+    assert!(error.to_string().contains("CAP_BPF, CAP_NET_ADMIN"), "{error}");
+    assert_eq!(pins::list(&rig.options.pins.join("v1/maps")).unwrap(), [] as [std::path::PathBuf; 0]);
+    assert_eq!(rig.open().unwrap().start, Start::Fresh);
 }

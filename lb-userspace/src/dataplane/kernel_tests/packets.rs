@@ -89,15 +89,18 @@ fn serve(tables: &mut Tables, ifindex: u32) {
     tables.settings.set_reverse(1).unwrap();
 }
 
+/// Keys and values.
+type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Everything in every map but the answer of `lb_explain`. Device maps have no batches and are looked at by their keys.
-fn dump(dataplane: &Dataplane) -> (Vec<u32>, BTreeMap<&'static str, Vec<(Vec<u8>, Vec<u8>)>>) {
+fn dump(dataplane: &Dataplane) -> (Vec<u32>, BTreeMap<&'static str, Entries>) {
     let apart = [names::EXPLAIN, names::EVENTS, names::DEVICES];
     let others = names::MAPS.into_iter().filter(|name| !apart.contains(name));
     let devices = Devices::open(dataplane.maps()).unwrap().allowed();
     (devices, others.map(|name| (name, entries(dataplane, name))).collect())
 }
 
-fn entries(dataplane: &Dataplane, name: &'static str) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn entries(dataplane: &Dataplane, name: &'static str) -> Entries {
     let map = dataplane.maps().open(name).unwrap();
     let info: MapInfo = map.info().unwrap();
     let key = info.key_size() as usize;

@@ -25,11 +25,13 @@ fn held(flows: &mut Flows) -> BTreeSet<u32> {
 }
 
 #[test]
-fn flows_are_read_and_removed_in_batches() {
+fn flows_are_read_and_removed_with_batches_and_without() {
     let rig = Rig::new();
     let dataplane = rig.opened();
-    for (table, count) in [(FlowTable::Established, 3000), (FlowTable::Embryonic, 500)] {
+    for (table, count, batches) in [(FlowTable::Established, 3000, true), (FlowTable::Embryonic, 500, false)]
+    {
         let mut flows = Flows::open(dataplane.maps(), table).unwrap();
+        flows.batches = batches;
         assert_eq!(held(&mut flows), BTreeSet::new());
         for n in 0..count {
             flows.insert(&key(n), &FlowValue { backend: n + 1, ..FlowValue::default() }).unwrap();
@@ -50,6 +52,7 @@ fn flows_are_read_and_removed_in_batches() {
         let kept: BTreeSet<u32> = all.into_iter().filter(|n| n % 2 != 0 && n % 4 != 1).collect();
         assert_eq!(held(&mut flows), kept);
         assert_eq!(flows.get(&key(0)).unwrap(), None);
+        assert_eq!(flows.batches, batches, "this kernel has them");
     }
 }
 
