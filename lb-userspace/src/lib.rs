@@ -4,6 +4,7 @@ pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod dataplane;
 pub mod demo;
 pub mod doctor;
 pub mod explain;
