@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
-use toolchain::{DEBIAN, LINKER_AT_LEAST, Linker, OVERRIDE, Toolchain, flags, linker_paths};
+use toolchain::{DEBIAN, LINKER_AT_LEAST, Linker, OVERRIDE, Toolchain, bpf_target, flags, linker_paths};
 
 const READY_OBJECT: &str = "LB_EBPF_OBJECT";
 const HOW_TO_INSTALL: &str = "run `cargo xtask setup`";
@@ -54,7 +54,7 @@ fn run() -> Result<()> {
         println!("cargo:rerun-if-changed={}", root.join(source).display());
     }
 
-    let target = format!("bpf{}-unknown-none", endian()?);
+    let target = bpf_target(env::var("CARGO_CFG_TARGET_ENDIAN").is_ok_and(|order| order == "little"));
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let linker = match Linker::find() {
         Linker::Usable(path, _) => path,
@@ -64,14 +64,14 @@ fn run() -> Result<()> {
         }
         Linker::Missing => return go_without(&object, "bpf-linker is not installed"),
     };
-    let Some(toolchain) = Toolchain::find(&rustc, &target)? else {
+    let Some(toolchain) = Toolchain::find(&rustc, target)? else {
         // Named so that the script runs again once it appears.
         println!("cargo:rerun-if-changed={DEBIAN}/lib/rustlib/{target}");
         return go_without(&object, &format!("no compiler here can build for {target}"));
     };
     println!("cargo:rerun-if-changed={}", linker.display());
     println!("cargo:rerun-if-changed={}", toolchain.tool("rustc").display());
-    build(&toolchain, &linker, root, &out, &target, &object)
+    build(&toolchain, &linker, root, &out, target, &object)
 }
 
 /// Compiles `lb-ebpf` and copies it to `object`. Its errors are the build's errors.
@@ -104,15 +104,6 @@ fn build(
         );
     }
     copy(&nested.join(target).join("release/lb-ebpf"), object)
-}
-
-/// The BPF target must have the byte order of the machine that runs it.
-fn endian() -> Result<&'static str> {
-    match env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() {
-        Ok("little") => Ok("el"),
-        Ok("big") => Ok("eb"),
-        other => bail!("CARGO_CFG_TARGET_ENDIAN is {other:?}: run this through cargo"),
-    }
 }
 
 /// A directory that cargo tells build scripts.

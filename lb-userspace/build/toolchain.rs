@@ -70,9 +70,11 @@ impl Toolchain {
     /// Its cargo, running `subcommand` for `target`, cut off from whatever the outer cargo put in the environment
     /// for its own compiler (clippy's wrapper, for one).
     pub(crate) fn cargo(&self, subcommand: &str, target: &str) -> Command {
-        let mut cargo = Command::new(self.tool("cargo"));
+        // Tools that are not part of cargo by path too: cargo would prefer those of rustup.
+        let part_of_cargo = subcommand == "build";
+        let program = if part_of_cargo { "cargo".to_owned() } else { format!("cargo-{subcommand}") };
+        let mut cargo = Command::new(self.tool(&program));
         for name in [
-            "CARGO",
             "CARGO_BUILD_RUSTC_WRAPPER",
             "CARGO_BUILD_RUSTFLAGS",
             "CARGO_BUILD_TARGET",
@@ -93,7 +95,7 @@ impl Toolchain {
             cargo.env_remove(name);
         }
         // aya-ebpf writes BPF assembly, which stable compilers only accept with this.
-        cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", self.tool("rustc"));
+        cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", self.tool("rustc")).env("CARGO", self.tool("cargo"));
         cargo.arg(subcommand).args(["--package", "lb-ebpf", "--bins", "--target", target]);
         if self.build_std {
             cargo.args(["-Z", "build-std=core"]);
@@ -102,9 +104,9 @@ impl Toolchain {
     }
 }
 
-/// The BPF target of this machine: programs have the byte order of the kernel that runs them.
-pub(crate) const fn bpf_target() -> &'static str {
-    if cfg!(target_endian = "little") { "bpfel-unknown-none" } else { "bpfeb-unknown-none" }
+/// The BPF target for kernels of this byte order: programs must have it too.
+pub(crate) const fn bpf_target(little_endian: bool) -> &'static str {
+    if little_endian { "bpfel-unknown-none" } else { "bpfeb-unknown-none" }
 }
 
 /// Compiler flags of the object for machines of `arch`, to be joined for `CARGO_ENCODED_RUSTFLAGS`.

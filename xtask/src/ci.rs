@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::setup::{self, Group};
+use crate::setup::{self, BPF_TARGET, Group};
 use crate::shell::{cargo, root, run as run_command, succeeds, text};
-use crate::toolchain::{bpf_target, flags};
+use crate::toolchain::flags;
 use crate::{test, tidy};
 
 type Step = fn() -> Result<Outcome>;
@@ -87,7 +87,7 @@ fn lints() -> Result<Outcome> {
 /// The programs are empty for the host, so the lints above have not seen them.
 fn bpf_lints() -> Result<Outcome> {
     let toolchain = setup::bpf_clippy().context("no clippy for BPF: run `cargo xtask setup`")?;
-    let mut clippy = toolchain.cargo("clippy", bpf_target());
+    let mut clippy = toolchain.cargo("clippy", BPF_TARGET);
     clippy.current_dir(root()).env("CARGO_ENCODED_RUSTFLAGS", flags(std::env::consts::ARCH).join("\x1f"));
     // Not the directory of the build: other flags, and cargo would throw away what it finds there.
     clippy.args(["--release", "--locked", "--target-dir"]).arg(root().join("target/ebpf-clippy"));

@@ -45,9 +45,10 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
     command.output().is_ok_and(|output| output.status.success())
 }
 
-/// `command` as one would type it.
+/// `command` as one would type it: our cargo by its name, others by their path.
 pub(crate) fn text(command: &Command) -> String {
-    let mut words = vec![command.get_program().to_string_lossy()];
+    let ours = env::var_os("CARGO").is_some_and(|cargo| cargo == command.get_program());
+    let mut words = vec![if ours { "cargo".into() } else { command.get_program().to_string_lossy() }];
     words.extend(command.get_args().map(OsStr::to_string_lossy));
     words.join(" ")
 }

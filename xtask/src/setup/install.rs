@@ -88,7 +88,7 @@ pub(super) fn repair() -> Result<()> {
 
 /// Builds bpf-linker into cargo's bin directory.
 pub(super) fn bpf_linker() -> Result<()> {
-    println!("setup: bpf-linker is built once, about a minute on two cores");
+    println!("setup: bpf-linker is built once, which takes a minute or two");
     let mut install = cargo();
     install.args(["install", "--locked", "bpf-linker", "--version", &LINKER_AT_LEAST.to_string()]);
     install.args(["--no-default-features", "--features", "llvm-22"]);

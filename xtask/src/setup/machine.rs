@@ -9,6 +9,8 @@ use super::needs::{Machine, Thing};
 use crate::shell::{cargo, program, root, succeeds};
 use crate::toolchain::{DEBIAN, Linker, Toolchain, bpf_target};
 
+/// The target of lb-ebpf on this machine.
+pub(crate) const BPF_TARGET: &str = bpf_target(cfg!(target_endian = "little"));
 /// Where pinned programs and maps live.
 pub(super) const BPFFS: &str = "/sys/fs/bpf";
 
@@ -36,26 +38,30 @@ impl Machine for ThisMachine {
 
 /// The compiler that the build script will take. A wrong wish is the build script's to report.
 fn bpf_compiler() -> Option<Toolchain> {
-    Toolchain::find("rustc".as_ref(), bpf_target()).ok().flatten()
+    Toolchain::find("rustc".as_ref(), BPF_TARGET).ok().flatten()
 }
 
 /// A compiler for BPF that has clippy too: the one that builds, else Debian's.
 pub(crate) fn bpf_clippy() -> Option<Toolchain> {
-    let debian = Toolchain::at(Path::new(DEBIAN), bpf_target());
+    let debian = Toolchain::at(Path::new(DEBIAN), BPF_TARGET);
     bpf_compiler().into_iter().chain(debian).find(|toolchain| toolchain.tool("cargo-clippy").is_file())
 }
 
-/// A cargo for the host that knows `subcommand`: the one in use, else Debian's.
+/// What runs `subcommand` (its first argument) for the host: the one in use, else Debian's.
 pub(crate) fn component(subcommand: &str) -> Option<Command> {
     if succeeds(cargo().args([subcommand, "--version"])) {
         return Some(cargo());
     }
     let bin = Path::new(DEBIAN).join("bin");
-    bin.join(format!("cargo-{subcommand}")).is_file().then(|| {
-        // By path, and with its own compiler: rustup's proxies come first on PATH.
-        let mut debian = Command::new(bin.join("cargo"));
+    let tool = bin.join(format!("cargo-{subcommand}"));
+    tool.is_file().then(|| {
+        // By path, with its own companions: cargo would prefer those of rustup.
+        let mut debian = Command::new(tool);
         debian.current_dir(root()).env_remove("RUSTUP_TOOLCHAIN").env_remove("LD_LIBRARY_PATH");
-        debian.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("RUSTC", bin.join("rustc"));
+        debian
+            .env("CARGO", bin.join("cargo"))
+            .env("RUSTC", bin.join("rustc"))
+            .env("RUSTFMT", bin.join("rustfmt"));
         debian
     })
 }

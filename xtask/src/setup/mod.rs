@@ -11,10 +11,10 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
 
-pub(crate) use machine::{bpf_clippy, component};
+pub(crate) use machine::{BPF_TARGET, bpf_clippy, component};
 pub(crate) use needs::Group;
 
-use crate::toolchain::{Toolchain, bpf_target};
+use crate::toolchain::Toolchain;
 use machine::ThisMachine;
 use needs::{Finding, Remedy, findings};
 
@@ -24,7 +24,7 @@ use needs::{Finding, Remedy, findings};
 /// When something could not be installed; the message names what to do by hand.
 pub(crate) fn run(groups: &[Group]) -> Result<()> {
     // A wish that cannot be met is an error, not a reason to install something else.
-    Toolchain::find("rustc".as_ref(), bpf_target())?;
+    Toolchain::find("rustc".as_ref(), BPF_TARGET)?;
     install::repair()?;
     let missing = report(groups);
     if missing.is_empty() {
