@@ -1,1 +1,300 @@
-//! To come.
+//! A packet's life, in order: parse, find the service, choose a backend, rewrite, count.
+//!
+//! What is not ours is passed, always, and nothing is dropped before its service is known.
+
+use crate::abi::service::flags::NAT;
+use crate::abi::{
+    BackendEntry, FlowKey, FlowValue, Key, NeighbourEntry, Report, ReverseEntry, RingLine, RouteEntry,
+    ServiceEntry, Settings, limits, route,
+};
+use crate::addr::Addr;
+use crate::nat::{self, End, Sum};
+use crate::packet::{Frame, Packet, Parsed, eth, ipv4, ipv6};
+use crate::reason::{Fate, Reason};
+use crate::{l2, select, table};
+
+/// What the decision needs from its surroundings: the maps, a clock, the kernel's routing table, counters.
+///
+/// In the kernel these are array reads and helpers, on the host a few vectors. Reads return references into tables
+/// that the agent may change at any moment, one word at a time.
+pub trait Tables {
+    /// `SERVICES` at a place, empty or not.
+    fn service(&self, place: u32) -> Option<&ServiceEntry>;
+    /// Size of `SERVICES` minus one.
+    fn service_mask(&self) -> u32;
+    /// A line of `RINGS`.
+    fn ring_line(&self, line: u32) -> Option<&RingLine>;
+    /// An entry of `BACKENDS`.
+    fn backend(&self, index: u32) -> Option<&BackendEntry>;
+    /// `REVERSE` at a place, empty or not.
+    fn reverse(&self, place: u32) -> Option<&ReverseEntry>;
+    /// Size of `REVERSE` minus one.
+    fn reverse_mask(&self) -> u32;
+    /// An entry of `ROUTES`.
+    fn route(&self, index: u32) -> Option<&RouteEntry>;
+    /// `NEIGHBOURS` at a place, empty or not.
+    fn neighbour(&self, place: u32) -> Option<&NeighbourEntry>;
+    /// Size of `NEIGHBOURS` minus one.
+    fn neighbour_mask(&self) -> u32;
+    /// The entry of `SETTINGS`.
+    fn settings(&self) -> Option<&Settings>;
+
+    /// Looks in `FLOWS`.
+    fn flow(&self, key: &FlowKey) -> Option<FlowValue>;
+    /// Writes to `FLOWS`.
+    fn set_flow(&self, key: &FlowKey, value: &FlowValue);
+    /// Notes that an entry of `FLOWS` was used.
+    fn touch_flow(&self, key: &FlowKey, now: u64);
+    /// Removes from `FLOWS`.
+    fn drop_flow(&self, key: &FlowKey);
+    /// Looks in `EMBRYONIC`.
+    fn embryo(&self, key: &FlowKey) -> Option<FlowValue>;
+    /// Writes to `EMBRYONIC`.
+    fn set_embryo(&self, key: &FlowKey, value: &FlowValue);
+    /// Removes from `EMBRYONIC`.
+    fn drop_embryo(&self, key: &FlowKey);
+
+    /// Nanoseconds of the monotonic clock.
+    fn now(&self) -> u64;
+    /// The interface that the packet came in through.
+    fn ingress(&self) -> u32;
+    /// Whether somebody after us finishes checksums: the program runs on socket buffers, not in the driver.
+    fn checksums_finished_later(&self) -> bool;
+    /// Asks the kernel for the way from `src` to `dst`, and on [`Reason::NoNeighbour`] the agent to resolve it.
+    fn ask_kernel(&self, src: &Addr, dst: &Addr) -> Result<Hop, Reason>;
+    /// Prepares to send out of an interface; `false` if it is not known.
+    fn send(&self, ifindex: u32) -> bool;
+
+    /// Counts why a packet left. Service 0 is no service.
+    fn count(&self, service: u32, reason: Reason);
+    /// Counts a packet towards a backend.
+    fn count_towards(&self, row: u32, bytes: u64, new: bool);
+    /// Counts a packet back from a backend.
+    fn count_back(&self, row: u32, bytes: u64);
+    /// Tells the explaining program what was found. Costs nothing elsewhere.
+    #[inline(always)]
+    fn note(&self, _: impl FnOnce(&mut Report)) {}
+}
+
+/// The next station of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Destination and source MAC address.
+    pub macs: [u8; 12],
+    /// Interface that it leaves through.
+    pub ifindex: u32,
+}
+
+/// What was decided about a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Why.
+    pub reason: Reason,
+    /// The service it belongs to, 0 for none.
+    pub service: u32,
+    /// Where it leaves, if it is forwarded.
+    pub egress: u32,
+}
+
+impl Verdict {
+    #[inline(always)]
+    const fn stop(service: u32, reason: Reason) -> Self {
+        Self { reason, service, egress: 0 }
+    }
+}
+
+/// Decides, rewrites, and counts: the only exit of the program.
+#[inline(always)]
+pub fn run<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    let verdict = decide(frame, tables);
+    tables.note(|report| {
+        report.reason = verdict.reason as u32;
+        report.service = verdict.service;
+        if verdict.reason.fate() == Fate::Forward {
+            report.egress = verdict.egress;
+        }
+    });
+    tables.count(verdict.service, verdict.reason);
+    verdict
+}
+
+#[inline(always)]
+fn decide<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    // Each family goes its own way from here, so that the compiler knows which words of an address are constants.
+    match eth::ethertype(frame) {
+        None => Verdict::stop(0, Reason::Truncated),
+        Some(eth::IPV4) => flow(frame, tables, ipv4::parse(frame)),
+        Some(eth::IPV6) => flow(frame, tables, ipv6::parse(frame)),
+        Some(other) => Verdict::stop(0, eth::reason(other)),
+    }
+}
+
+#[inline(always)]
+fn flow<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, parsed: Parsed) -> Verdict {
+    let packet = match parsed {
+        Parsed::Flow(packet) => packet,
+        Parsed::NotOurs(reason) | Parsed::Malformed(reason) => return Verdict::stop(0, reason),
+    };
+    if let Some(service) = find_service(tables, &packet) {
+        return towards(frame, tables, packet, service);
+    }
+    if tables.settings().is_some_and(|s| s.reverse != 0)
+        && let Some(entry) = find_reverse(tables, &packet)
+    {
+        return back(frame, tables, packet, entry);
+    }
+    Verdict::stop(0, Reason::NotAService)
+}
+
+#[inline(always)]
+fn find_service<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ServiceEntry> {
+    let key = Key::endpoint(packet.dst, packet.dst_port, packet.protocol);
+    let [first, second] = table::places(&key, tables.service_mask());
+    let found = |place| tables.service(place).filter(|s| s.key == key);
+    found(first).or_else(|| found(second))
+}
+
+#[inline(always)]
+fn find_reverse<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ReverseEntry> {
+    let key = Key::endpoint(packet.src, packet.src_port, packet.protocol);
+    let [first, second] = table::places(&key, tables.reverse_mask());
+    let found = |place| tables.reverse(place).filter(|s| s.key == key);
+    found(first).or_else(|| found(second))
+}
+
+/// A packet for a service: towards one of its backends.
+#[inline(always)]
+fn towards<F: Frame + ?Sized, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    mut packet: Packet,
+    service: &ServiceEntry,
+) -> Verdict {
+    let Some(choice) = select::select(tables, service, &packet) else {
+        return Verdict::stop(service.id, Reason::NoBackend);
+    };
+    let backend = choice.backend;
+    tables.note(|report| report.counters = backend.counters);
+    if !backend.resolved() {
+        return Verdict::stop(service.id, Reason::NoNextHop);
+    }
+    if !tables.send(backend.ifindex) {
+        return Verdict::stop(service.id, Reason::NoDevice);
+    }
+    let bytes = frame.len() as u64;
+    let Ok(sum) = settle_checksum(frame, tables, &mut packet) else {
+        return Verdict::stop(service.id, Reason::Unfinished);
+    };
+    let rewritten = if service.flags & NAT != 0 {
+        nat::rewrite(frame, &packet, End::Destination, &backend.addr, backend.port, sum)
+    } else {
+        Some(())
+    };
+    // The views below were all checked while parsing; a `None` cannot happen and must not be invented.
+    if rewritten.and_then(|()| l2::redirect(frame, &backend.macs)).is_none() {
+        return Verdict::stop(service.id, Reason::Truncated);
+    }
+    tables.count_towards(backend.counters, bytes, choice.new);
+    Verdict { reason: Reason::Forwarded, service: service.id, egress: backend.ifindex }
+}
+
+/// A NAT backend's reply: back to its client, in the service's name.
+#[inline(always)]
+fn back<F: Frame + ?Sized, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    mut packet: Packet,
+    entry: &ReverseEntry,
+) -> Verdict {
+    tables.note(|report| report.counters = entry.counters);
+    let hop = match way_back(tables, &entry.vip, &packet.dst) {
+        Ok(hop) => hop,
+        Err(reason) => return Verdict::stop(entry.service, reason),
+    };
+    if !tables.send(hop.ifindex) {
+        return Verdict::stop(entry.service, Reason::NoDevice);
+    }
+    let bytes = frame.len() as u64;
+    let Ok(sum) = settle_checksum(frame, tables, &mut packet) else {
+        return Verdict::stop(entry.service, Reason::Unfinished);
+    };
+    let rewritten = nat::rewrite(frame, &packet, End::Source, &entry.vip, entry.port, sum);
+    if rewritten.and_then(|()| l2::redirect(frame, &hop.macs)).is_none() {
+        return Verdict::stop(entry.service, Reason::Truncated);
+    }
+    tables.count_back(entry.counters, bytes);
+    Verdict { reason: Reason::Returned, service: entry.service, egress: hop.ifindex }
+}
+
+/// The packet is too long to finish its checksum.
+struct TooLong;
+
+/// Finds out what the transport checksum is, and finishes it where nobody else will.
+#[inline(always)]
+fn settle_checksum<F: Frame + ?Sized, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    packet: &mut Packet,
+) -> Result<Sum, TooLong> {
+    // Over IPv4 only: RFC 8200, section 8.1, forbids it in IPv6.
+    if packet.checksum == 0 && packet.protocol == crate::addr::UDP && packet.src.is_v4() {
+        return Ok(Sum::Absent);
+    }
+    if !nat::looks_unfinished(packet) {
+        return Ok(Sum::Complete);
+    }
+    if !tables.checksums_finished_later() {
+        return nat::finish(frame, packet).map(|()| Sum::Complete).ok_or(TooLong);
+    }
+    // On socket buffers the sender's mark is still there, and whoever finishes the checksum adds to what the field
+    // holds. A checksum that is complete and equal by chance must be told apart by its sum.
+    let complete = frame
+        .sum(packet.transport, packet.length as usize)
+        .is_some_and(|sum| nat::is_complete(packet, crate::checksum::fold(sum)));
+    Ok(if complete { Sum::Complete } else { Sum::Partial })
+}
+
+/// The way to a client: compiled routes first, the kernel's own look-up (about 90 ns) where they do not answer.
+#[inline(always)]
+fn way_back<T: Tables>(tables: &T, src: &Addr, dst: &Addr) -> Result<Hop, Reason> {
+    let generation = tables.settings().map_or(0, |s| s.routes & 1);
+    let family = if dst.is_v4() { 0 } else { 1 };
+    let first = (generation * 2 + family) * limits::ROUTES_PER_FAMILY;
+    for n in 0..limits::ROUTES_PER_FAMILY {
+        let Some(entry) = tables.route(first + n) else { break };
+        if entry.kind == route::kind::END {
+            break;
+        }
+        if !covers(entry, dst) {
+            continue;
+        }
+        match entry.kind {
+            route::kind::GATEWAY => return Ok(Hop { macs: entry.macs, ifindex: entry.ifindex }),
+            route::kind::ON_LINK => {
+                if let Some(hop) = on_link(tables, dst, entry.ifindex) {
+                    return Ok(hop);
+                }
+            }
+            _ => {}
+        }
+        break;
+    }
+    tables.ask_kernel(src, dst)
+}
+
+#[inline(always)]
+fn covers(route: &RouteEntry, addr: &Addr) -> bool {
+    let differ = |n: usize| (addr.0[n] & route.mask.0[n]) ^ route.prefix.0[n];
+    if addr.is_v4() {
+        return differ(3) == 0;
+    }
+    differ(0) | differ(1) | differ(2) | differ(3) == 0
+}
+
+#[inline(always)]
+fn on_link<T: Tables>(tables: &T, addr: &Addr, ifindex: u32) -> Option<Hop> {
+    let key = Key { addr: *addr, tag: ifindex };
+    let [first, second] = table::places(&key, tables.neighbour_mask());
+    let found = |place| tables.neighbour(place).filter(|n| n.key == key);
+    found(first).or_else(|| found(second)).map(|n| Hop { macs: n.macs, ifindex })
+}

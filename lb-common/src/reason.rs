@@ -1,1 +1,107 @@
-//! To come.
+//! Why a packet left the program the way it did. Every exit counts exactly one.
+
+/// What happens to the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Handed to the kernel, untouched.
+    Pass,
+    /// Sent out, rewritten.
+    Forward,
+    /// Discarded: it was ours and has nowhere to go.
+    Drop,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $text:literal, $fate:ident;)+) => {
+        /// Why a packet left the program the way it did.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u32)]
+        pub enum Reason { $($(#[doc = $doc])+ $name = $number,)+ }
+
+        impl Reason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The name that people, scripts and metrics see; stable.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            /// What it means, in a sentence.
+            pub const fn describe(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+),)+ }
+            }
+
+            /// What happens to the packet.
+            #[inline(always)]
+            pub const fn fate(self) -> Fate {
+                match self { $(Self::$name => Fate::$fate,)+ }
+            }
+
+            /// The reason with this number.
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number { $($number => Some(Self::$name),)+ _ => None }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Sent to a backend.
+    Forwarded = 0, "forwarded", Forward;
+    /// A backend's reply, sent to its client.
+    Returned = 1, "returned", Forward;
+    /// Not IPv4 or IPv6: ARP, LLDP and the like.
+    NotIp = 2, "not-ip", Pass;
+    /// Neither from a service nor to one.
+    NotAService = 3, "not-a-service", Pass;
+    /// ICMP or ICMPv6.
+    Icmp = 4, "icmp", Pass;
+    /// Neither TCP, UDP nor ICMP.
+    OtherProtocol = 5, "other-protocol", Pass;
+    /// A fragment.
+    Fragment = 6, "fragment", Pass;
+    /// IPv4 with options.
+    Ipv4Options = 7, "ipv4-options", Pass;
+    /// IPv6 with extension headers.
+    Ipv6Extension = 8, "ipv6-extension", Pass;
+    /// Carries a VLAN tag.
+    Vlan = 9, "vlan", Pass;
+    /// Too short for the headers it announces.
+    Truncated = 10, "truncated", Pass;
+    /// An IP header that contradicts itself.
+    MalformedIp = 11, "malformed-ip", Pass;
+    /// A TCP or UDP header that contradicts itself.
+    MalformedTransport = 12, "malformed-transport", Pass;
+    /// The service has no backend that could take it.
+    NoBackend = 13, "no-backend", Drop;
+    /// The MAC address of the backend's next hop is not known.
+    NoNextHop = 14, "no-next-hop", Drop;
+    /// The kernel has no route to the client.
+    NoRoute = 15, "no-route", Drop;
+    /// The MAC address of the client is not known yet; the agent is asked to resolve it.
+    NoNeighbour = 16, "no-neighbour", Drop;
+    /// The kernel does not forward on this interface, so it answers no route look-ups: sysctl net.ipv4.ip_forward, net.ipv6.conf.all.forwarding.
+    ForwardingOff = 17, "forwarding-off", Drop;
+    /// The checksum was left to hardware that is not there, and the packet is too long to finish it.
+    Unfinished = 18, "unfinished-checksum", Drop;
+    /// The interface it should leave through is not known to the program.
+    NoDevice = 19, "no-device", Drop;
+}
+
+const _: () = assert!(Reason::ALL.len() <= crate::abi::counter::REASON_SLOTS);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_are_unique_and_in_order() {
+        for (number, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+            assert_eq!(Reason::from_number(number as u32), Some(*reason));
+            assert_eq!(Reason::ALL.iter().filter(|r| r.as_str() == reason.as_str()).count(), 1);
+        }
+        assert_eq!(Reason::from_number(Reason::ALL.len() as u32), None);
+    }
+}

@@ -1,6 +1,6 @@
 //! Every default capacity, once. Tables marked "at load" take another size from the agent's options.
 
-/// Entries of `SERVICES`, a power of two; a two-choice table is filled to half. At load.
+/// Entries of `SERVICES`, a power of two; a two-choice table is filled to two fifths. At load.
 pub const SERVICES: u32 = 1024;
 /// Lines of `RINGS`, sixteen slots each: 16 MiB. At load.
 pub const RING_LINES: u32 = 262_144;

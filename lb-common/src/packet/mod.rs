@@ -1,1 +1,123 @@
-//! To come.
+//! What is this frame? [`parse`] answers with one of three outcomes, over any [`Frame`].
+
+pub mod eth;
+pub mod ipv4;
+pub mod ipv6;
+pub mod transport;
+
+use crate::addr::Addr;
+use crate::reason::Reason;
+
+/// A packet whose bytes can be reached with bounds checked: a slice on the host, `xdp_md` in the kernel.
+///
+/// A view of `N` bytes is checked once; what is read from it afterwards costs no check.
+pub trait Frame {
+    /// Length from the Ethernet header to the end, bytes.
+    fn len(&self) -> usize;
+
+    /// Whether there is nothing.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `N` bytes at `offset`, or `None` past the end.
+    fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
+
+    /// `N` bytes at `offset` to write to, or `None` past the end.
+    fn at_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]>;
+
+    /// The sum of `len` bytes from `offset` as [`crate::checksum::sum`] makes it; `None` past the end or when it is too
+    /// much to sum.
+    fn sum(&self, offset: usize, len: usize) -> Option<u64>;
+}
+
+impl Frame for [u8] {
+    fn len(&self) -> usize {
+        <[u8]>::len(self)
+    }
+
+    fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        self.get(offset..)?.first_chunk()
+    }
+
+    fn at_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        self.get_mut(offset..)?.first_chunk_mut()
+    }
+
+    fn sum(&self, offset: usize, len: usize) -> Option<u64> {
+        Some(crate::checksum::sum(self.get(offset..offset.checked_add(len)?)?))
+    }
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// A TCP segment or UDP datagram that can be looked at.
+    Flow(Packet),
+    /// Something that is never ours.
+    NotOurs(Reason),
+    /// Something that contradicts itself.
+    Malformed(Reason),
+}
+
+/// A TCP segment or UDP datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Source port, network order.
+    pub src_port: u16,
+    /// Destination port, network order.
+    pub dst_port: u16,
+    /// [`crate::addr::TCP`] or [`crate::addr::UDP`].
+    pub protocol: u8,
+    /// TCP flags; 0 for UDP.
+    pub tcp_flags: u8,
+    /// Offset of the transport header, bytes from the start of the frame.
+    pub transport: usize,
+    /// Length of transport header and payload that the checksum covers, bytes.
+    pub length: u16,
+    /// The checksum field as it stands.
+    pub checksum: u16,
+}
+
+impl Packet {
+    /// Both ports as one word, as they stand in the packet.
+    #[inline(always)]
+    pub const fn ports(&self) -> u32 {
+        let [a, b] = self.src_port.to_ne_bytes();
+        let [c, d] = self.dst_port.to_ne_bytes();
+        u32::from_ne_bytes([a, b, c, d])
+    }
+
+    /// Whether this opens a TCP connection.
+    #[inline(always)]
+    pub const fn opens(&self) -> bool {
+        self.protocol == crate::addr::TCP
+            && self.tcp_flags & (transport::SYN | transport::ACK) == transport::SYN
+    }
+}
+
+/// Looks at a frame.
+pub fn parse<F: Frame + ?Sized>(frame: &F) -> Parsed {
+    match eth::ethertype(frame) {
+        None => Parsed::Malformed(Reason::Truncated),
+        Some(eth::IPV4) => ipv4::parse(frame),
+        Some(eth::IPV6) => ipv6::parse(frame),
+        Some(other) => Parsed::NotOurs(eth::reason(other)),
+    }
+}
+
+/// Reads a 16-bit field in network order as it lies in memory.
+#[inline(always)]
+pub(crate) const fn half<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
+    u16::from_ne_bytes([bytes[at], bytes[at + 1]])
+}
+
+/// Reads a 32-bit field in network order as it lies in memory.
+#[inline(always)]
+pub(crate) const fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}

@@ -1,0 +1,54 @@
+//! IPv4 (RFC 791).
+
+use super::{Frame, Parsed, eth, half, transport, word};
+use crate::addr::{Addr, TCP, UDP};
+use crate::reason::Reason;
+
+/// Length of a header without options, bytes.
+pub const LEN: usize = 20;
+/// Where the transport header begins in a frame without tags and options.
+pub const TRANSPORT: usize = eth::LEN + LEN;
+/// ICMP's protocol number (RFC 792).
+pub const ICMP: u8 = 1;
+
+/// "More fragments" and the fragment offset: any of them set makes a fragment.
+const FRAGMENT: u16 = 0x3fff_u16.to_be();
+
+/// Looks at a frame whose ethertype is IPv4.
+#[inline(always)]
+pub fn parse<F: Frame + ?Sized>(frame: &F) -> Parsed {
+    let Some(ip) = frame.at::<LEN>(eth::LEN) else { return Parsed::Malformed(Reason::Truncated) };
+    if ip[0] != 0x45 {
+        return unusual(ip[0]);
+    }
+    let total = u16::from_be(half(ip, 2));
+    // Padding may follow (short frames are filled to 60 bytes), so the IP length counts, not the frame's.
+    if (total as usize) < LEN || eth::LEN + total as usize > frame.len() {
+        return Parsed::Malformed(if (total as usize) < LEN {
+            Reason::MalformedIp
+        } else {
+            Reason::Truncated
+        });
+    }
+    let protocol = ip[9];
+    if half(ip, 6) & FRAGMENT != 0 {
+        return Parsed::NotOurs(Reason::Fragment);
+    }
+    let (src, dst) = (Addr::v4(word(ip, 12)), Addr::v4(word(ip, 16)));
+    let length = total - LEN as u16;
+    match protocol {
+        TCP => transport::tcp(frame, src, dst, TRANSPORT, length),
+        UDP => transport::udp(frame, src, dst, TRANSPORT, length),
+        ICMP => Parsed::NotOurs(Reason::Icmp),
+        _ => Parsed::NotOurs(Reason::OtherProtocol),
+    }
+}
+
+/// A first byte other than "version 4, five words".
+#[cold]
+const fn unusual(first: u8) -> Parsed {
+    match first {
+        0x46..=0x4f => Parsed::NotOurs(Reason::Ipv4Options),
+        _ => Parsed::Malformed(Reason::MalformedIp),
+    }
+}

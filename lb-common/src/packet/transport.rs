@@ -1,0 +1,67 @@
+//! TCP (RFC 9293) and UDP (RFC 768) headers.
+
+use super::{Frame, Packet, Parsed, half};
+use crate::addr::{Addr, TCP, UDP};
+use crate::reason::Reason;
+
+/// Length of a TCP header without options, bytes.
+pub const TCP_LEN: usize = 20;
+/// Length of a UDP header, bytes.
+pub const UDP_LEN: usize = 8;
+/// Offset of the checksum in a TCP header.
+pub const TCP_CHECKSUM: usize = 16;
+/// Offset of the checksum in a UDP header.
+pub const UDP_CHECKSUM: usize = 6;
+
+/// TCP's SYN flag.
+pub const SYN: u8 = 1 << 1;
+/// TCP's ACK flag.
+pub const ACK: u8 = 1 << 4;
+
+/// Looks at a TCP segment of `length` bytes at `offset`.
+#[inline(always)]
+pub(super) fn tcp<F: Frame + ?Sized>(frame: &F, src: Addr, dst: Addr, offset: usize, length: u16) -> Parsed {
+    if (length as usize) < TCP_LEN {
+        return Parsed::Malformed(Reason::MalformedTransport);
+    }
+    let Some(tcp) = frame.at::<TCP_LEN>(offset) else { return Parsed::Malformed(Reason::Truncated) };
+    let header = (tcp[12] >> 4) as usize * 4;
+    if header < TCP_LEN || header > length as usize {
+        return Parsed::Malformed(Reason::MalformedTransport);
+    }
+    Parsed::Flow(Packet {
+        src,
+        dst,
+        src_port: half(tcp, 0),
+        dst_port: half(tcp, 2),
+        protocol: TCP,
+        tcp_flags: tcp[13],
+        transport: offset,
+        length,
+        checksum: half(tcp, TCP_CHECKSUM),
+    })
+}
+
+/// Looks at a UDP datagram of at most `length` bytes at `offset`.
+#[inline(always)]
+pub(super) fn udp<F: Frame + ?Sized>(frame: &F, src: Addr, dst: Addr, offset: usize, length: u16) -> Parsed {
+    if (length as usize) < UDP_LEN {
+        return Parsed::Malformed(Reason::MalformedTransport);
+    }
+    let Some(udp) = frame.at::<UDP_LEN>(offset) else { return Parsed::Malformed(Reason::Truncated) };
+    let own = u16::from_be(half(udp, 4));
+    if (own as usize) < UDP_LEN || own > length {
+        return Parsed::Malformed(Reason::MalformedTransport);
+    }
+    Parsed::Flow(Packet {
+        src,
+        dst,
+        src_port: half(udp, 0),
+        dst_port: half(udp, 2),
+        protocol: UDP,
+        tcp_flags: 0,
+        transport: offset,
+        length: own,
+        checksum: half(udp, UDP_CHECKSUM),
+    })
+}

@@ -1,0 +1,122 @@
+//! The packet: the only place where packet pointers are followed.
+
+use core::arch::asm;
+
+use aya_ebpf::helpers::generated::bpf_csum_diff;
+use aya_ebpf::programs::XdpContext;
+use lb_common::packet::Frame;
+
+/// Bytes that one call of the helper sums: its limit on kernels before 6.15 is 512.
+const CHUNK: usize = 512;
+/// Chunks that are summed at most: 12 KiB, more than any frame without fragments.
+const MAX_CHUNKS: usize = 24;
+
+/// A packet between `start` and `end`.
+pub(super) struct XdpFrame {
+    start: usize,
+    end: usize,
+}
+
+impl XdpFrame {
+    #[inline(always)]
+    pub(super) fn new(ctx: &XdpContext) -> Self {
+        Self { start: ctx.data(), end: ctx.data_end() }
+    }
+}
+
+impl Frame for XdpFrame {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    #[inline(always)]
+    fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        let at = self.start + offset;
+        if at + N > self.end {
+            return None;
+        }
+        // SAFETY: the N bytes lie before the packet's end, which was just checked, as the verifier does too. Alignment
+        // of bytes is 1.
+        Some(unsafe { &*(at as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn at_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        let at = self.start + offset;
+        if at + N > self.end {
+            return None;
+        }
+        // SAFETY: as in `at`; the packet belongs to this run of the program alone.
+        Some(unsafe { &mut *(at as *mut [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn sum(&self, offset: usize, len: usize) -> Option<u64> {
+        let sum = sum(self.start, self.end, offset, len);
+        // A sum is below 2^33; all ones says that there is none.
+        if sum == u64::MAX { None } else { Some(sum) }
+    }
+}
+
+/// Sums `len` bytes at `offset`; all ones if they are not all there or too many.
+///
+/// A function of its own: the verifier walks its loop once, and the hot path stays small.
+#[inline(never)]
+fn sum(start: usize, end: usize, offset: usize, len: usize) -> u64 {
+    let stop = offset + len;
+    let mut left = len;
+    let mut sum = 0_u32;
+    // Each loop leaves `left` below its step, whatever round it ends in, so that the verifier's states meet there.
+    macro_rules! sum_by {
+        ($step:expr, at most $rounds:expr) => {
+            for _ in 0..$rounds {
+                if left < $step {
+                    break;
+                }
+                let Some(next) = chunk::<{ $step }>(start, end, stop - left, sum) else { return u64::MAX };
+                sum = next;
+                left -= $step;
+            }
+            if left >= $step {
+                return u64::MAX;
+            }
+        };
+    }
+    sum_by!(CHUNK, at most MAX_CHUNKS);
+    sum_by!(64, at most 7);
+    sum_by!(4, at most 15);
+    let mut total = sum as u64;
+    if left >= 2 {
+        let Some(pair) = bytes::<2>(start, end, stop - left) else { return u64::MAX };
+        total += u16::from_ne_bytes(*pair) as u64;
+    }
+    if left & 1 != 0 {
+        let Some(last) = bytes::<1>(start, end, stop - 1) else { return u64::MAX };
+        total += u16::from_ne_bytes([last[0], 0]) as u64;
+    }
+    total
+}
+
+/// Adds `N` bytes, a multiple of 4, to a sum.
+#[inline(always)]
+fn chunk<const N: usize>(start: usize, end: usize, at: usize, seed: u32) -> Option<u32> {
+    let bytes = bytes::<N>(start, end, at)?;
+    // SAFETY: `bytes` are N readable bytes; from a null source of size 0 the helper only adds (kernel 4.6).
+    let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, bytes.as_ptr() as *mut u32, N as u32, seed) };
+    Some(sum as u32)
+}
+
+#[inline(always)]
+fn bytes<'a, const N: usize>(start: usize, end: usize, at: usize) -> Option<&'a [u8; N]> {
+    // The verifier wants a bound on what is added to a packet pointer.
+    let mut at = start + (at & 0x3fff);
+    // One pointer for the check and for the access: LLVM would make it twice, and the verifier knows only the first.
+    // SAFETY: moves a register to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) at, options(nomem, nostack, preserves_flags)) };
+    if at + N > end {
+        return None;
+    }
+    // SAFETY: the N bytes lie before the packet's end, which was just checked.
+    Some(unsafe { &*(at as *const [u8; N]) })
+}

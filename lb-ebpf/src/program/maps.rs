@@ -1,0 +1,296 @@
+//! The maps, and the verbs of [`Tables`] over them: the only place where map values are followed.
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, xdp_md};
+use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_ns};
+use aya_ebpf::macros::btf_map;
+use lb_common::abi::{
+    BackendCounters, BackendEntry, Event, FlowKey, FlowValue, NeighbourEntry, ReasonCounters, Report,
+    ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, event, limits, settings,
+};
+use lb_common::addr::Addr;
+use lb_common::pipeline::{Hop, Tables};
+use lb_common::reason::Reason;
+
+/// Written by the agent through `mmap`, read here.
+const MAPPED: usize = BPF_F_MMAPABLE as usize;
+
+#[btf_map]
+static SERVICES: Array<ServiceEntry, { limits::SERVICES as usize }, MAPPED> = Array::new();
+#[btf_map]
+static RINGS: Array<RingLine, { limits::RING_LINES as usize }, MAPPED> = Array::new();
+#[btf_map]
+static BACKENDS: Array<BackendEntry, { limits::BACKENDS as usize }, MAPPED> = Array::new();
+#[btf_map]
+static REVERSE: Array<ReverseEntry, { limits::REVERSE as usize }, MAPPED> = Array::new();
+#[btf_map]
+static ROUTES: Array<RouteEntry, { limits::ROUTES as usize }, MAPPED> = Array::new();
+#[btf_map]
+static NEIGHBOURS: Array<NeighbourEntry, { limits::NEIGHBOURS as usize }, MAPPED> = Array::new();
+#[btf_map]
+static SETTINGS: Array<Settings, 1, MAPPED> = Array::new();
+#[btf_map]
+static FLOWS: LruHashMap<FlowKey, FlowValue, { limits::FLOWS as usize }> = LruHashMap::new();
+#[btf_map]
+static EMBRYONIC: LruHashMap<FlowKey, FlowValue, { limits::EMBRYONIC as usize }> = LruHashMap::new();
+#[btf_map]
+static COUNTERS: PerCpuArray<BackendCounters, { limits::COUNTERS as usize }> = PerCpuArray::new();
+#[btf_map]
+static REASONS: PerCpuArray<ReasonCounters, { limits::REASONS as usize }> = PerCpuArray::new();
+#[btf_map]
+static EVENTS: RingBuf<Event, { limits::EVENTS as usize }> = RingBuf::new();
+#[btf_map]
+static DEVICES: DevMapHash<{ limits::INTERFACES as usize }> = DevMapHash::new();
+#[btf_map]
+static INTERFACES: HashMap<u32, u32, { limits::INTERFACES as usize }> = HashMap::new();
+#[btf_map]
+static EXPLAIN: Array<Report, 1, MAPPED> = Array::new();
+
+/// Sizes of the two-choice tables minus one, set by the agent when it loads: constants to the verifier.
+#[unsafe(no_mangle)]
+static SERVICE_MASK: Global<u32> = Global::new(limits::SERVICES - 1);
+#[unsafe(no_mangle)]
+static REVERSE_MASK: Global<u32> = Global::new(limits::REVERSE - 1);
+#[unsafe(no_mangle)]
+static NEIGHBOUR_MASK: Global<u32> = Global::new(limits::NEIGHBOURS - 1);
+
+/// Writes tables and counters.
+pub(super) const LIVE: u32 = 0;
+/// Writes only the report.
+pub(super) const EXPLAINS: u32 = 1;
+
+/// The address families of `bpf_fib_lookup`.
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// Answers of `bpf_fib_lookup` (include/uapi/linux/bpf.h).
+mod fib {
+    pub(super) const SUCCESS: i64 = 0;
+    pub(super) const FWD_DISABLED: i64 = 5;
+    pub(super) const NO_NEIGH: i64 = 7;
+}
+
+/// The maps as seen by one run of a program.
+pub(super) struct Maps<const MODE: u32> {
+    ctx: *mut xdp_md,
+    ingress: u32,
+}
+
+impl<const MODE: u32> Maps<MODE> {
+    #[inline(always)]
+    pub(super) fn new(ctx: *mut xdp_md, ingress: u32) -> Self {
+        Self { ctx, ingress }
+    }
+}
+
+/// Forgets the last answer.
+#[inline(always)]
+pub(super) fn clear_report() {
+    if let Some(report) = EXPLAIN.get_ptr_mut(0) {
+        // SAFETY: a map value is valid for the whole run; one explanation runs at a time, the agent sees to it.
+        unsafe { *report = Report::EMPTY };
+    }
+}
+
+impl<const MODE: u32> Tables for Maps<MODE> {
+    #[inline(always)]
+    fn service(&self, place: u32) -> Option<&ServiceEntry> {
+        SERVICES.get(place)
+    }
+    #[inline(always)]
+    fn service_mask(&self) -> u32 {
+        SERVICE_MASK.load()
+    }
+    #[inline(always)]
+    fn ring_line(&self, line: u32) -> Option<&RingLine> {
+        RINGS.get(line)
+    }
+    #[inline(always)]
+    fn backend(&self, index: u32) -> Option<&BackendEntry> {
+        BACKENDS.get(index)
+    }
+    #[inline(always)]
+    fn reverse(&self, place: u32) -> Option<&ReverseEntry> {
+        REVERSE.get(place)
+    }
+    #[inline(always)]
+    fn reverse_mask(&self) -> u32 {
+        REVERSE_MASK.load()
+    }
+    #[inline(always)]
+    fn route(&self, index: u32) -> Option<&RouteEntry> {
+        ROUTES.get(index)
+    }
+    #[inline(always)]
+    fn neighbour(&self, place: u32) -> Option<&NeighbourEntry> {
+        NEIGHBOURS.get(place)
+    }
+    #[inline(always)]
+    fn neighbour_mask(&self) -> u32 {
+        NEIGHBOUR_MASK.load()
+    }
+    #[inline(always)]
+    fn settings(&self) -> Option<&Settings> {
+        SETTINGS.get(0)
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<FlowValue> {
+        // SAFETY: copied at once; an entry reused meanwhile gives a value whose generation does not match.
+        unsafe { FLOWS.get(key) }.copied()
+    }
+    #[inline(always)]
+    fn set_flow(&self, key: &FlowKey, value: &FlowValue) {
+        if MODE == LIVE {
+            // An LRU table makes room; a failure leaves the flow without an entry, which the ring then serves.
+            let _ = FLOWS.insert(key, value, 0);
+        }
+    }
+    #[inline(always)]
+    fn touch_flow(&self, key: &FlowKey, now: u64) {
+        if MODE == LIVE
+            && let Some(value) = FLOWS.get_ptr_mut(key)
+        {
+            // SAFETY: the pointer was just given by the map; a store of one word races harmlessly.
+            unsafe { (*value).seen = now };
+        }
+    }
+    #[inline(always)]
+    fn drop_flow(&self, key: &FlowKey) {
+        if MODE == LIVE {
+            let _ = FLOWS.remove(key);
+        }
+    }
+    #[inline(always)]
+    fn embryo(&self, key: &FlowKey) -> Option<FlowValue> {
+        // SAFETY: as in `flow`.
+        unsafe { EMBRYONIC.get(key) }.copied()
+    }
+    #[inline(always)]
+    fn set_embryo(&self, key: &FlowKey, value: &FlowValue) {
+        if MODE == LIVE {
+            let _ = EMBRYONIC.insert(key, value, 0);
+        }
+    }
+    #[inline(always)]
+    fn drop_embryo(&self, key: &FlowKey) {
+        if MODE == LIVE {
+            let _ = EMBRYONIC.remove(key);
+        }
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: takes nothing and always answers.
+        unsafe { bpf_ktime_get_ns() }
+    }
+    #[inline(always)]
+    fn ingress(&self) -> u32 {
+        self.ingress
+    }
+    #[inline(always)]
+    fn checksums_finished_later(&self) -> bool {
+        // SAFETY: read at once.
+        unsafe { INTERFACES.get(self.ingress) }.is_some_and(|how| *how == settings::interface::GENERIC)
+    }
+
+    #[inline(always)]
+    fn ask_kernel(&self, src: &Addr, dst: &Addr) -> Result<Hop, Reason> {
+        ask(self.ctx, self.ingress, src, dst, MODE == LIVE)
+    }
+
+    #[inline(always)]
+    fn send(&self, ifindex: u32) -> bool {
+        ifindex == self.ingress || DEVICES.redirect(ifindex, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn count(&self, service: u32, reason: Reason) {
+        if MODE == LIVE
+            && let Some(row) = REASONS.get_ptr_mut(service)
+        {
+            // SAFETY: the row is this CPU's own; a reason is below the size of the row (asserted in lb-common).
+            unsafe { (*row).counts[reason as usize] += 1 };
+        }
+    }
+    #[inline(always)]
+    fn count_towards(&self, row: u32, bytes: u64, new: bool) {
+        if MODE == LIVE
+            && let Some(row) = COUNTERS.get_ptr_mut(row)
+        {
+            // SAFETY: the row is this CPU's own.
+            unsafe {
+                (*row).packets += 1;
+                (*row).bytes += bytes;
+                (*row).flows += new as u64;
+            }
+        }
+    }
+    #[inline(always)]
+    fn count_back(&self, row: u32, bytes: u64) {
+        if MODE == LIVE
+            && let Some(row) = COUNTERS.get_ptr_mut(row)
+        {
+            // SAFETY: the row is this CPU's own.
+            unsafe {
+                (*row).back_packets += 1;
+                (*row).back_bytes += bytes;
+            }
+        }
+    }
+    #[inline(always)]
+    fn note(&self, write: impl FnOnce(&mut Report)) {
+        if MODE == EXPLAINS
+            && let Some(report) = EXPLAIN.get_ptr_mut(0)
+        {
+            // SAFETY: a map value is valid for the whole run; one explanation runs at a time, the agent sees to it.
+            write(unsafe { &mut *report });
+        }
+    }
+}
+
+/// Asks the kernel's routing and neighbour tables (`bpf_fib_lookup`, kernel 4.18).
+#[inline(always)]
+fn ask(ctx: *mut xdp_md, ingress: u32, src: &Addr, dst: &Addr, wake: bool) -> Result<Hop, Reason> {
+    // SAFETY: plain integers and unions of them: all zero is a value.
+    let mut ask: FibLookup = unsafe { core::mem::zeroed() };
+    ask.ifindex = ingress;
+    if dst.is_v4() {
+        ask.family = AF_INET;
+        ask.__bindgen_anon_3.ipv4_src = src.last();
+        ask.__bindgen_anon_4.ipv4_dst = dst.last();
+    } else {
+        ask.family = AF_INET6;
+        ask.__bindgen_anon_3.ipv6_src = src.0;
+        ask.__bindgen_anon_4.ipv6_dst = dst.0;
+    }
+    // SAFETY: `ctx` is the program's own and `ask` is as long as is said.
+    let answer =
+        unsafe { bpf_fib_lookup(ctx.cast(), (&raw mut ask).cast(), size_of::<FibLookup>() as i32, 0) };
+    match answer {
+        fib::SUCCESS => {
+            let (d, s) = (ask.dmac, ask.smac);
+            let macs = [d[0], d[1], d[2], d[3], d[4], d[5], s[0], s[1], s[2], s[3], s[4], s[5]];
+            Ok(Hop { macs, ifindex: ask.ifindex })
+        }
+        fib::FWD_DISABLED => Err(Reason::ForwardingOff),
+        fib::NO_NEIGH => {
+            if wake {
+                // The kernel has put the gateway's address there, if there is one.
+                // SAFETY: the field of the family that was asked for is the one that is set.
+                let addr = unsafe {
+                    if ask.family == AF_INET {
+                        Addr::v4(ask.__bindgen_anon_4.ipv4_dst)
+                    } else {
+                        Addr(ask.__bindgen_anon_4.ipv6_dst)
+                    }
+                };
+                let event = Event { kind: event::kind::NO_NEIGHBOUR, ifindex: ask.ifindex, addr };
+                let _ = EVENTS.output(&event, 0);
+            }
+            Err(Reason::NoNeighbour)
+        }
+        _ => Err(Reason::NoRoute),
+    }
+}

@@ -1,0 +1,55 @@
+//! Entry points. Each makes a view of the packet and one of the maps, and lets `lb-common` decide.
+
+mod frame;
+mod maps;
+
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use frame::XdpFrame;
+use lb_common::pipeline;
+use lb_common::reason::Fate;
+use maps::{EXPLAINS, LIVE, Maps};
+
+/// Balances. Attached to every interface that clients or backends are behind.
+#[xdp]
+fn lb_balance(ctx: XdpContext) -> u32 {
+    decide::<LIVE>(&ctx)
+}
+
+/// Answers `lb explain` through BPF_PROG_RUN: the same decision, writing no table and no counter.
+#[xdp]
+fn lb_explain(ctx: XdpContext) -> u32 {
+    maps::clear_report();
+    decide::<EXPLAINS>(&ctx)
+}
+
+/// Passes everything. A veth whose other end sends with XDP needs a program on it (`lb pass`).
+#[xdp]
+fn lb_pass(_: XdpContext) -> u32 {
+    XDP_PASS
+}
+
+#[inline(always)]
+fn decide<const MODE: u32>(ctx: &XdpContext) -> u32 {
+    let ingress = ctx.ingress_ifindex() as u32;
+    let maps = Maps::<MODE>::new(ctx.ctx, ingress);
+    let verdict = pipeline::run(&mut XdpFrame::new(ctx), &maps);
+    match verdict.reason.fate() {
+        Fate::Pass => XDP_PASS,
+        Fate::Drop => XDP_DROP,
+        Fate::Forward if verdict.egress == ingress => XDP_TX,
+        // `Tables::send` has told the kernel where to.
+        Fate::Forward => XDP_REDIRECT,
+    }
+}
+
+/// A panic that can be reached is an endless loop, which the verifier refuses: the program cannot load with one.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
