@@ -3,6 +3,7 @@
 use super::*;
 use crate::lab::{Namespace, veth};
 use crate::net::{Netlink, index, neighbours::State};
+use futures_util::StreamExt;
 use netlink_packet_route::neighbour::NeighbourState as Nud;
 use std::time::Duration;
 
@@ -71,6 +72,9 @@ fn links_addresses_and_routes_are_reported() {
         expect(&mut watch, "IPv4 route", |c| *c == Change::Routes { v6: false }).await;
         elsewhere(|| one.route_on_link("fd05::/64", "a0").unwrap()).await;
         expect(&mut watch, "IPv6 route", |c| *c == Change::Routes { v6: true }).await;
+        let netlink = Netlink::open().unwrap();
+        netlink.handle().rule().add().v6().table_id(100).execute().await.unwrap();
+        expect(&mut watch, "IPv6 rule", |c| *c == Change::Routes { v6: true }).await;
         elsewhere(|| two.down("b0").unwrap()).await;
         expect(
             &mut watch,
@@ -82,6 +86,49 @@ fn links_addresses_and_routes_are_reported() {
         expect(&mut watch, "end", |c| matches!(c, Change::LinkGone { name, .. } if name == "a0")).await;
     })
     .unwrap();
+}
+
+#[test]
+fn a_neighbour_that_never_answers_is_reported_as_failed() {
+    let (one, _two) = pair();
+    one.address("a0", "10.3.0.1/24").unwrap();
+    one.sysctl("net.ipv4.neigh.a0.retrans_time_ms", "50").unwrap();
+    let address = IpAddr::from([10, 3, 0, 99]);
+    one.run_async(|| async {
+        let mut watch = Watch::open().unwrap();
+        Netlink::open().unwrap().probe(index("a0").unwrap(), address).await.unwrap();
+        let failed = |c: &Change| matches!(c, Change::Neighbour(n) if n.address == address && n.state == State::Failed);
+        expect(&mut watch, "failure", failed).await;
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_next_hop_object_asks_for_a_resync() {
+    let (one, _two) = pair();
+    one.run_async(|| async {
+        let mut watch = Watch::open().unwrap();
+        elsewhere(|| one.output("ip", &["nexthop", "add", "id", "7", "blackhole"]).unwrap()).await;
+        expect(&mut watch, "resync", |change| *change == Change::Resync).await;
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_stream_can_move_between_threads() {
+    let (one, _two) = pair();
+    let seen = one
+        .run_async(|| async {
+            let stream = Watch::open().unwrap().stream();
+            elsewhere(|| one.mtu("a0", 1400).unwrap()).await;
+            let task = tokio::spawn(async move {
+                let mut stream = std::pin::pin!(stream);
+                stream.next().await.unwrap().unwrap()
+            });
+            tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap()
+        })
+        .unwrap();
+    assert!(seen.iter().any(|change| matches!(change, Change::Link(link) if link.mtu == 1400)), "{seen:?}");
 }
 
 #[test]
