@@ -3,7 +3,7 @@
 use super::*;
 use crate::dataplane::tables::Tables;
 use crate::model::{Admin, Announce, Backend, Check, CheckKind, Listen, Mode, OnDown, Protocol, Service, Tracking};
-use lb_common::abi::{ServiceEntry, backend};
+use lb_common::abi::ServiceEntry;
 use lb_common::slot::Slot;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -246,9 +246,8 @@ fn a_service_that_outgrows_its_block_keeps_its_flows() {
     assert_eq!((after.id, after.ring, after.capacity), (before.id, before.ring, 32));
     assert_ne!(after.backends, before.backends);
     assert_eq!((1..=16).map(|n| machine.backend("web", n).counters).collect::<Vec<_>>(), rows);
-    for (was, is) in first.iter().zip(machine.owners("web")) {
-        assert!(is == *was || is == 17 || first.len() == 251, "slots move to the newcomer");
-    }
+    let elsewhere = first.iter().zip(machine.owners("web")).filter(|(was, is)| *is != **was && *is != 17).count();
+    assert!(elsewhere <= 40, "{elsewhere} of 251 slots moved to others than the newcomer");
     assert_eq!(machine.owners("dns").into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([100, 101]));
 }
 
@@ -374,13 +373,11 @@ proptest! {
                         prop_assert!(backend.reachable(), "a slot points to what cannot be reached");
                     }
                 }
-                let in_ring = machine.tables.backends.get(entry.backends).is_some();
-                prop_assert!(in_ring || wanted.backends.is_empty());
+                prop_assert!(wanted.backends.len() as u32 <= entry.capacity);
             }
             let nat: usize = machine.desired.services.values().filter(|s| s.mode == Mode::Nat).map(|s| s.backends.len()).sum();
             prop_assert_eq!(machine.tables.reverse.iter().count(), nat);
             prop_assert_eq!(machine.tables.settings.get().reverse as usize, nat);
-            let _ = backend::flags::REACHABLE;
         }
     }
 }
