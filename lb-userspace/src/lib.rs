@@ -1,3 +1,11 @@
 //! The agent and the command line of `lb`.
 
+pub mod agent;
+pub mod config;
+pub mod dataplane;
+pub mod health;
+pub mod lab;
 pub mod model;
+pub mod net;
+pub mod plan;
+pub mod state;

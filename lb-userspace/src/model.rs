@@ -1,11 +1,16 @@
 //! What the operator asked for, checked: the only shape that [`crate::plan`] accepts.
 //!
-//! Text becomes [`crate::config::file`] (serde's shape), which [`crate::config::check`] turns into these types. Nothing
+//! Text becomes [`crate::config::file`] (serde's shape), which [`mod@crate::config::check`] turns into these types. Nothing
 //! here is invalid: a [`Desired`] can always be applied.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+mod text;
+
+pub(crate) use text::closest;
+pub use text::{InvalidText, parse_backend};
 
 /// Everything that is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -196,4 +201,85 @@ pub enum HttpMethod {
     Get,
     /// Without a body.
     Head,
+}
+
+impl Service {
+    /// The backends that may take new flows, by what the operator wants; health is not looked at.
+    pub fn active(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.values().filter(|backend| backend.admin == Admin::Active && backend.weight > 0)
+    }
+}
+
+impl Admin {
+    /// Whether the backend keeps its flows and takes no new ones.
+    pub const fn is_draining(self) -> bool {
+        matches!(self, Self::Draining { .. })
+    }
+
+    /// Whether a drain's deadline has passed at `now`, seconds since the Unix epoch.
+    pub const fn has_expired(self, now: u64) -> bool {
+        matches!(self, Self::Draining { until: Some(until), .. } if until <= now)
+    }
+}
+
+impl Backend {
+    /// Weight of a backend of which nothing was said: leaves room for smaller shares.
+    pub const DEFAULT_WEIGHT: u32 = 100;
+    /// The largest weight.
+    pub const MAX_WEIGHT: u32 = 65_535;
+
+    /// An active backend.
+    pub const fn new(address: SocketAddr, weight: u32) -> Self {
+        Self { address, weight, admin: Admin::Active }
+    }
+}
+
+impl Protocol {
+    /// Its number in the IP header (IANA, "Assigned Internet Protocol Numbers").
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
+    /// How long a silent flow is remembered if the operator said nothing.
+    pub const fn default_idle_timeout(self) -> Duration {
+        match self {
+            Self::Tcp => Duration::from_mins(15),
+            Self::Udp => Duration::from_secs(30),
+        }
+    }
+}
+
+impl Listen {
+    /// Address and port.
+    pub const fn socket(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+}
+
+impl Check {
+    /// Time between tries if the operator said nothing.
+    pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(2);
+    /// Time a try may take if the operator said nothing.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
+    /// Successes that make a backend up if the operator said nothing.
+    pub const DEFAULT_RISE: u32 = 2;
+    /// Failures that make it down if the operator said nothing.
+    pub const DEFAULT_FALL: u32 = 3;
+    /// Status codes that count as success if the operator said nothing.
+    pub const DEFAULT_EXPECT: (u16, u16) = (200, 399);
+
+    /// A check of which only the kind was said.
+    pub const fn new(kind: CheckKind) -> Self {
+        Self {
+            kind,
+            interval: Self::DEFAULT_INTERVAL,
+            timeout: Self::DEFAULT_TIMEOUT,
+            rise: Self::DEFAULT_RISE,
+            fall: Self::DEFAULT_FALL,
+            port: None,
+        }
+    }
 }

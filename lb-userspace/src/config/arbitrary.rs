@@ -1,0 +1,110 @@
+//! Arbitrary valid configurations, for property tests.
+
+use crate::model::{
+    Admin, Announce, AttachMode, Backend, Check, CheckKind, Desired, HttpMethod, Listen, Mode, OnDown,
+    Protocol, Service, Tracking,
+};
+use lb_common::maglev;
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+fn check_kind() -> impl Strategy<Value = CheckKind> {
+    let http = (
+        select(HttpMethod::ALL),
+        "/[a-z0-9/?=&%._~\"'\\\\]{0,12}",
+        option::of("[a-z0-9.-]{1,12}(:[0-9]{1,4})?"),
+        (100_u16..=599, 100_u16..=599),
+    )
+        .prop_map(|(method, path, host, (a, b))| CheckKind::Http {
+            method,
+            path,
+            host,
+            expect: (a.min(b), a.max(b)),
+        });
+    prop_oneof![Just(CheckKind::Tcp), http]
+}
+
+fn check() -> impl Strategy<Value = Check> {
+    (check_kind(), 10_u64..100_000, 10_u64..100_000, 1_u32..=1000, 1_u32..=1000, option::of(1_u16..))
+        .prop_map(|(kind, interval, timeout, rise, fall, port)| Check {
+            kind,
+            interval: Duration::from_millis(interval),
+            timeout: Duration::from_millis(timeout),
+            rise,
+            fall,
+            port,
+        })
+}
+
+fn admin() -> impl Strategy<Value = Admin> {
+    // Until the year 9999, the last that the text can say.
+    let until = option::of(0_u64..253_402_300_800);
+    prop_oneof![
+        3 => Just(Admin::Active),
+        1 => (until, any::<bool>()).prop_map(|(until, remove)| Admin::Draining { until, remove }),
+    ]
+}
+
+/// A service; `index` keeps names, listeners and backends of several apart.
+fn service(index: u8) -> impl Strategy<Value = Service> {
+    let words = (
+        select(Protocol::ALL),
+        select(Mode::ALL),
+        select(OnDown::ALL),
+        select(Announce::ALL),
+        select(Tracking::ALL),
+        select(maglev::SIZES.as_slice()),
+    );
+    let backends = vec((1_u8..=250, 1_u16.., 0..=Backend::MAX_WEIGHT, admin()), 0..6);
+    let name = "[a-zA-Z0-9][a-zA-Z0-9._-]{0,20}";
+    (name, any::<bool>(), 1_u16.., words, option::of(check()), 1_u64..86_400, backends).prop_map(
+        move |(
+            name,
+            v6,
+            port,
+            (protocol, mode, on_down, announce, tracking, ring_size),
+            check,
+            idle,
+            backends,
+        )| {
+            let address = |net: u8, host: u8| -> IpAddr {
+                if v6 {
+                    Ipv6Addr::new(0x2001, 0xdb8, net.into(), index.into(), 0, 0, 0, host.into()).into()
+                } else {
+                    Ipv4Addr::new(10, net, index, host).into()
+                }
+            };
+            let backends = backends.into_iter().map(|(host, own_port, weight, admin)| {
+                let port = if mode == Mode::L2 { port } else { own_port };
+                let address = SocketAddr::new(address(1, host), port);
+                (address, Backend { address, weight, admin })
+            });
+            Service {
+                name: format!("{name}{index}"),
+                listen: Listen { protocol, address: address(0, 1), port },
+                mode,
+                check,
+                on_down,
+                announce,
+                idle_timeout: Duration::from_secs(idle),
+                tracking,
+                ring_size,
+                backends: backends.collect(),
+            }
+        },
+    )
+}
+
+/// A valid configuration of a few services.
+pub(crate) fn desired() -> impl Strategy<Value = Desired> {
+    let interfaces = btree_map("[a-z][a-z0-9._-]{0,13}", select(AttachMode::ALL), 0..4);
+    let services = (0..5).map(|index| option::of(service(index))).collect::<Vec<_>>();
+    (interfaces, services).prop_map(|(interfaces, services)| Desired {
+        interfaces,
+        services: services.into_iter().flatten().map(|service| (service.name.clone(), service)).collect(),
+    })
+}
