@@ -15,6 +15,7 @@ pub mod apply;
 mod control;
 mod core;
 mod drains;
+mod explain;
 mod flows;
 mod hops;
 mod interfaces;

@@ -117,6 +117,12 @@ pub fn index(name: &str) -> Result<u32, Error> {
     })
 }
 
+/// The name of an interface in this thread's network namespace, if there is one with this index.
+#[must_use]
+pub fn name(index: u32) -> Option<String> {
+    nix::net::if_::if_indextoname(index).ok().map(|name| name.to_string_lossy().into_owned())
+}
+
 /// A MAC address the way it is written: `02:00:00:00:00:01`.
 #[must_use]
 pub fn format_mac(mac: [u8; 6]) -> String {
