@@ -65,7 +65,12 @@ impl Ways {
 
     async fn routes(&mut self, tables: &mut Tables) -> Result<(), net::Error> {
         self.macs = self.netlink.links().await?.into_iter().map(|link| (link.index, link.mac)).collect();
-        let compiled = self.netlink.compiled_routes(limits::ROUTES_PER_FAMILY as usize).await?;
+        let limit = limits::ROUTES_PER_FAMILY as usize;
+        let compiled = spare_this_machine(
+            self.netlink.compiled_routes(limit).await?,
+            &self.netlink.addresses().await?,
+            limit,
+        );
         self.interfaces = compiled.iter().map(|r| r.ifindex).filter(|ifindex| *ifindex != 0).collect();
         let of = |v6: bool| -> Vec<RouteEntry> {
             compiled.iter().filter(|r| r.prefix.addr().is_ipv6() == v6).map(entry).collect()
@@ -102,6 +107,21 @@ impl Ways {
     }
 }
 
+/// Keeps packets to this machine's own addresses from being sent to a gateway: answers to health checks come to them.
+///
+/// An address on a network of ours is safe: it is nobody's neighbour, and then the kernel is asked. One that a gateway's
+/// route covers, as on `lo`, gets a route that asks; if there is no room, the kernel is asked for the whole family.
+fn spare_this_machine(compiled: Vec<CompiledRoute>, own: &[IpAddr], limit: usize) -> Vec<CompiledRoute> {
+    let via_gateway = |address: &&IpAddr| {
+        let covering = compiled.iter().find(|r| r.prefix.contains(*address));
+        covering.is_some_and(|r| matches!(r.kind, CompiledKind::Gateway { .. }))
+    };
+    let ask = |prefix| CompiledRoute { prefix, kind: CompiledKind::Ask, ifindex: 0, source_mac: [0; 6], mtu: 0 };
+    let asks: Vec<CompiledRoute> = own.iter().filter(via_gateway).map(|a| ask(IpNet::from(*a))).collect();
+    let (v6, v4): (Vec<_>, Vec<_>) = asks.into_iter().chain(compiled).partition(|r| r.prefix.addr().is_ipv6());
+    [v4, v6].into_iter().flat_map(|family| if family.len() > limit { Vec::new() } else { family }).collect()
+}
+
 fn key(ifindex: u32, address: IpAddr) -> Key {
     Key { addr: address.into(), tag: ifindex }
 }
@@ -136,6 +156,25 @@ fn entry(compiled: &CompiledRoute) -> RouteEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packets_to_this_machine_are_not_sent_to_a_gateway() {
+        let route = |prefix: &str, kind| CompiledRoute {
+            prefix: prefix.parse().unwrap(),
+            kind,
+            ifindex: 4,
+            source_mac: [2; 6],
+            mtu: 1500,
+        };
+        let gateway = CompiledKind::Gateway { mac: [1; 6] };
+        let compiled = vec![route("192.0.2.0/24", CompiledKind::OnLink), route("0.0.0.0/0", gateway)];
+        let own: Vec<IpAddr> = ["192.0.2.1", "10.255.0.1", "2001:db8::1"].map(|a| a.parse().unwrap()).into();
+        let spared = spare_this_machine(compiled.clone(), &own, 16);
+        assert_eq!(spared.len(), 3);
+        assert_eq!((spared[0].prefix, spared[0].kind), ("10.255.0.1/32".parse().unwrap(), CompiledKind::Ask));
+        assert_eq!(spared[1..], compiled);
+        assert_eq!(spare_this_machine(compiled, &own, 2), [], "no room: the kernel is asked for everything");
+    }
 
     #[test]
     fn routes_are_compiled_to_what_the_program_compares() {

@@ -5,6 +5,7 @@
 //! makes them. A [`Netlink`] is therefore opened on the thread that uses it. What is decided from the answers is in
 //! pure functions ([`nexthop::decide`], [`routes::compile`]); programs and maps are not here.
 
+mod addresses;
 pub mod announce;
 pub mod features;
 pub mod links;
