@@ -46,7 +46,11 @@ pub struct Routes {
 
 impl Routes {
     /// Routes in a region; `settings` says which generation is in force.
-    pub(super) fn new(entries: Region<RouteEntry>, settings: SettingsTable, grace: Grace) -> Self {
+    pub(in crate::dataplane) fn new(
+        entries: Region<RouteEntry>,
+        settings: SettingsTable,
+        grace: Grace,
+    ) -> Self {
         Self { entries, settings, grace, retired: true }
     }
 

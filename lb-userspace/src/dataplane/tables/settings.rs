@@ -17,7 +17,7 @@ impl SettingsTable {
     }
 
     /// A second handle on the same memory.
-    pub(super) fn share(&self) -> Self {
+    pub(in crate::dataplane) fn share(&self) -> Self {
         Self { entry: self.entry.clone() }
     }
 
