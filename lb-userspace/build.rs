@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
-use toolchain::{DEBIAN, LINKER_AT_LEAST, Linker, OVERRIDE, Toolchain, linker_paths};
+use toolchain::{DEBIAN, LINKER_AT_LEAST, Linker, OVERRIDE, Toolchain, bpf_target, flags, linker_paths};
 
 const READY_OBJECT: &str = "LB_EBPF_OBJECT";
 const HOW_TO_INSTALL: &str = "run `cargo xtask setup`";
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     println!("cargo:rustc-check-cfg=cfg(lb_no_object)");
-    for variable in [READY_OBJECT, OVERRIDE, "PATH"] {
+    for variable in [READY_OBJECT, OVERRIDE] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     let out = from_cargo("OUT_DIR")?;
@@ -54,7 +54,7 @@ fn run() -> Result<()> {
         println!("cargo:rerun-if-changed={}", root.join(source).display());
     }
 
-    let target = format!("bpf{}-unknown-none", endian()?);
+    let target = bpf_target(env::var("CARGO_CFG_TARGET_ENDIAN").is_ok_and(|order| order == "little"));
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let linker = match Linker::find() {
         Linker::Usable(path, _) => path,
@@ -64,14 +64,14 @@ fn run() -> Result<()> {
         }
         Linker::Missing => return go_without(&object, "bpf-linker is not installed"),
     };
-    let Some(toolchain) = Toolchain::find(&rustc, &target)? else {
+    let Some(toolchain) = Toolchain::find(&rustc, target)? else {
         // Named so that the script runs again once it appears.
         println!("cargo:rerun-if-changed={DEBIAN}/lib/rustlib/{target}");
         return go_without(&object, &format!("no compiler here can build for {target}"));
     };
     println!("cargo:rerun-if-changed={}", linker.display());
     println!("cargo:rerun-if-changed={}", toolchain.tool("rustc").display());
-    build(&toolchain, &linker, root, &out, &target, &object)
+    build(&toolchain, &linker, root, &out, target, &object)
 }
 
 /// Compiles `lb-ebpf` and copies it to `object`. Its errors are the build's errors.
@@ -85,12 +85,15 @@ fn build(
 ) -> Result<()> {
     // Beside the profiles, not in OUT_DIR: dev, release and clippy share it.
     let nested = out.ancestors().nth(4).unwrap_or(out).join("ebpf");
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").context("CARGO_CFG_TARGET_ARCH is not set")?;
+    let mut flags = flags(&arch);
+    flags.push(format!("-Clinker={}", linker.display()));
     let mut cargo = toolchain.cargo("build", target);
     cargo
         .current_dir(root)
         .args(["--release", "--locked", "--target-dir"])
         .arg(&nested)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(linker)?.join("\x1f"))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .stdin(Stdio::null());
     let status = cargo.status().with_context(|| format!("cannot start {:?}", cargo.get_program()))?;
     if !status.success() {
@@ -101,35 +104,6 @@ fn build(
         );
     }
     copy(&nested.join(target).join("release/lb-ebpf"), object)
-}
-
-/// Compiler flags of the object. The profile in the root manifest sets debug info and one codegen unit.
-fn flags(linker: &Path) -> Result<Vec<String>> {
-    let host = env::var("CARGO_CFG_TARGET_ARCH").context("CARGO_CFG_TARGET_ARCH is not set")?;
-    let mut flags = vec![
-        // Registers of probes differ by machine: aya-ebpf asks.
-        format!("--cfg=bpf_target_arch=\"{host}\""),
-        format!("-Clinker={}", linker.display()),
-        // 32-bit arithmetic, jumps and atomics: kernel 5.12 and later.
-        "-Ctarget-cpu=v3".into(),
-        // Types for maps, line numbers for the verifier's log.
-        "-Cdebuginfo=2".into(),
-        "-Clink-arg=--btf".into(),
-    ];
-    // Else `[u8; N]` is read byte by byte. The verifier allows it where the machine does.
-    if ["x86_64", "aarch64"].contains(&host.as_str()) {
-        flags.push("-Ctarget-feature=+allows-misaligned-mem-access".into());
-    }
-    Ok(flags)
-}
-
-/// The BPF target must have the byte order of the machine that runs it.
-fn endian() -> Result<&'static str> {
-    match env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() {
-        Ok("little") => Ok("el"),
-        Ok("big") => Ok("eb"),
-        other => bail!("CARGO_CFG_TARGET_ENDIAN is {other:?}: run this through cargo"),
-    }
 }
 
 /// A directory that cargo tells build scripts.

@@ -18,13 +18,16 @@
 //! | [`nat`], [`l2`] | which bytes change |
 //! | [`pipeline`] | all of it in order |
 //! | [`reason`] | why did the packet leave this way |
-#![cfg_attr(not(test), no_std)]
+//! | `host` | the maps as vectors, for tests (feature `host`) |
+#![cfg_attr(not(any(test, feature = "host")), no_std)]
 #![deny(unsafe_code)]
 
 pub mod abi;
 pub mod addr;
 pub mod checksum;
 pub mod hash;
+#[cfg(any(test, feature = "host"))]
+pub mod host;
 pub mod l2;
 pub mod maglev;
 pub mod nat;

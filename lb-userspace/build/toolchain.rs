@@ -70,9 +70,11 @@ impl Toolchain {
     /// Its cargo, running `subcommand` for `target`, cut off from whatever the outer cargo put in the environment
     /// for its own compiler (clippy's wrapper, for one).
     pub(crate) fn cargo(&self, subcommand: &str, target: &str) -> Command {
-        let mut cargo = Command::new(self.tool("cargo"));
+        // Tools that are not part of cargo by path too: cargo would prefer those of rustup.
+        let part_of_cargo = subcommand == "build";
+        let program = if part_of_cargo { "cargo".to_owned() } else { format!("cargo-{subcommand}") };
+        let mut cargo = Command::new(self.tool(&program));
         for name in [
-            "CARGO",
             "CARGO_BUILD_RUSTC_WRAPPER",
             "CARGO_BUILD_RUSTFLAGS",
             "CARGO_BUILD_TARGET",
@@ -93,13 +95,37 @@ impl Toolchain {
             cargo.env_remove(name);
         }
         // aya-ebpf writes BPF assembly, which stable compilers only accept with this.
-        cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", self.tool("rustc"));
+        cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", self.tool("rustc")).env("CARGO", self.tool("cargo"));
         cargo.arg(subcommand).args(["--package", "lb-ebpf", "--bins", "--target", target]);
         if self.build_std {
             cargo.args(["-Z", "build-std=core"]);
         }
         cargo
     }
+}
+
+/// The BPF target for kernels of this byte order: programs must have it too.
+pub(crate) const fn bpf_target(little_endian: bool) -> &'static str {
+    if little_endian { "bpfel-unknown-none" } else { "bpfeb-unknown-none" }
+}
+
+/// Compiler flags of the object for machines of `arch`, to be joined for `CARGO_ENCODED_RUSTFLAGS`.
+/// The profile in the root manifest adds what cargo knows better: debug info and one codegen unit.
+pub(crate) fn flags(arch: &str) -> Vec<String> {
+    let mut flags = vec![
+        // Registers of the traced machine differ: aya-ebpf asks.
+        format!("--cfg=bpf_target_arch=\"{arch}\""),
+        // 32-bit arithmetic and atomics: kernel 5.12 and later.
+        "-Ctarget-cpu=v3".into(),
+        // Types for maps, line numbers for the verifier's log.
+        "-Cdebuginfo=2".into(),
+        "-Clink-arg=--btf".into(),
+    ];
+    // Else `[u8; N]` is read byte by byte. The verifier allows it where the machine does.
+    if ["x86_64", "aarch64"].contains(&arch) {
+        flags.push("-Ctarget-feature=+allows-misaligned-mem-access".into());
+    }
+    flags
 }
 
 impl fmt::Display for Toolchain {
@@ -209,4 +235,51 @@ fn is_for_build_scripts(name: &OsString) -> bool {
     ["CARGO_CFG_", "CARGO_FEATURE_", "CARGO_MANIFEST_", "CARGO_PKG_"]
         .iter()
         .any(|prefix| name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn versions_are_found_and_compared_as_numbers() {
+        let version = |text| Version::first_in(text).map(|version| version.0);
+        assert_eq!(version("bpf-linker 0.13.0\n"), Some([0, 13, 0]));
+        assert_eq!(version("0.13.1-rc.1+abc"), Some([0, 13, 1]));
+        assert_eq!(version("bpf-linker, LLVM 22"), None);
+        assert_eq!(version("1.2.3.4"), None);
+        assert!(Version([0, 9, 15]) < LINKER_AT_LEAST);
+        assert!(Version([1, 0, 0]) > LINKER_AT_LEAST);
+        assert_eq!(LINKER_AT_LEAST.to_string(), "0.13.0");
+    }
+
+    #[test]
+    fn a_compiler_needs_its_tools_and_core_compiled_or_as_source() {
+        let sysroot = tempfile::tempdir().unwrap();
+        let touch = |path: &str| {
+            let path = sysroot.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        };
+        let found =
+            || Toolchain::at(sysroot.path(), "bpfel-unknown-none").map(|toolchain| toolchain.build_std);
+        touch("bin/rustc");
+        touch("lib/rustlib/src/rust/library/core/Cargo.toml");
+        assert_eq!(found(), None, "without cargo");
+        touch("bin/cargo");
+        assert_eq!(found(), Some(true), "with rust-src");
+        touch("lib/rustlib/bpfel-unknown-none/lib/libcore-0123.rlib");
+        assert_eq!(found(), Some(false), "compiled core needs no build");
+        assert_eq!(Toolchain::at(sysroot.path(), "bpfeb-unknown-none").map(|t| t.build_std), Some(true));
+    }
+
+    #[test]
+    fn words_are_read_at_once_only_where_the_machine_can() {
+        let misaligned = |arch| flags(arch).iter().any(|flag| flag.contains("misaligned"));
+        assert!(misaligned("x86_64") && misaligned("aarch64"));
+        assert!(!misaligned("riscv64"));
+        assert!(flags("s390x").contains(&"--cfg=bpf_target_arch=\"s390x\"".to_owned()));
+    }
 }

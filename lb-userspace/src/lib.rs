@@ -12,4 +12,5 @@ pub mod health;
 pub mod lab;
 pub mod model;
 pub mod net;
+pub mod plan;
 pub mod state;

@@ -1,2 +1,74 @@
-//! x
-fn main() {}
+//! Repository commands: everything one does with the sources of `lb`, and what CI does. `cargo xtask --help`.
+//!
+//! One file a command. Nothing of the product is here.
+
+mod ci;
+mod demo;
+mod setup;
+mod shell;
+mod test;
+mod tidy;
+#[path = "../../lb-userspace/build/toolchain.rs"]
+mod toolchain;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What one does with the sources of lb.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building, checking and testing need; say what and why; leave alone what is there
+    Setup {
+        /// Only say what would be installed
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Set up, build, and run `lb demo`
+    Demo {
+        /// Passed to `lb demo`
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Set up, build, and run the tests: all, or those whose name contains FILTER
+    Test {
+        /// Part of a test's name
+        filter: Option<String>,
+        /// Passed to the test programs, such as --nocapture
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// What a change must pass: format, lints, documentation, tests, licences, tidiness
+    Ci,
+    /// Check that documents name what the code has, and that files stay short
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Task::Setup { dry_run: true } => {
+            setup::show();
+            Ok(())
+        }
+        Task::Setup { dry_run: false } => setup::run(&setup::Group::ALL),
+        Task::Demo { arguments } => demo::run(&arguments),
+        Task::Test { filter, arguments } => test::run(filter.as_deref(), &arguments),
+        Task::Ci => ci::run(),
+        Task::Tidy => tidy::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

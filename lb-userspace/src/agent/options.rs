@@ -13,8 +13,9 @@ pub struct AgentOptions {
     pub socket: PathBuf,
     /// Directory of pinned maps, programs and links; on a BPF file system.
     pub pins: PathBuf,
-    /// Balancers with the same seed and services send every flow to the same backend.
-    pub seed: u64,
+    /// Seed of rings and flow hashes: balancers with the same seed and services send every flow to the same backend.
+    /// `None`: the one in the state, made when the agent first started.
+    pub seed: Option<u32>,
 }
 
 impl AgentOptions {

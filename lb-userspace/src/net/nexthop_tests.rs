@@ -155,7 +155,16 @@ fn a_probe_resolves_and_the_answer_follows_the_neighbour() {
         // The neighbour's card is replaced: what was known is stale, a probe finds the new one.
         here.neighbour_in("a0", neighbour, SERVER, Nud::Stale).unwrap();
         there.mac("b0", OTHER).unwrap();
-        here.run_async(|| probe_until(target, OTHER)).unwrap();
+        here.run_async(|| async {
+            let netlink = Netlink::open().unwrap();
+            let hop = resolve(target).await.unwrap();
+            netlink.probe(hop.ifindex, hop.neighbour).await.unwrap();
+            // Checked now, not when the kernel finds the time for it.
+            let state = resolve(target).await.unwrap().state;
+            assert!(!matches!(state, State::Stale | State::Delay), "{state}");
+            probe_until(target, OTHER).await;
+        })
+        .unwrap();
     }
 }
 

@@ -15,7 +15,9 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{IpVersion, RouteMessageBuilder};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::pin::pin;
 
 /// `RT_TABLE_LOCAL` and `RT_TABLE_DEFAULT` of rtnetlink(7).
 const LOCAL_TABLE: u32 = 255;
@@ -121,15 +123,14 @@ pub fn compile(
     links: &[Link],
     limit: usize,
 ) -> Vec<CompiledRoute> {
-    let v4 = IpNet::V4(Ipv4Net::default());
-    let v6 = IpNet::V6(Ipv6Net::default());
+    let surroundings = Surroundings::new(neighbours, links);
     let family = |everything: IpNet| {
         let routes =
             routes.iter().filter(|route| route.prefix.addr().is_ipv4() == everything.addr().is_ipv4());
-        let actions = best(routes).iter().map(|route| action(route, neighbours, links)).collect();
-        truncate(without_redundant(actions), everything, limit)
+        let compiled = best(routes).iter().map(|route| surroundings.compile(route)).collect();
+        truncate(without_redundant(compiled), everything, limit)
     };
-    [family(v4), family(v6)].concat()
+    [family(IpNet::V4(Ipv4Net::default())), family(IpNet::V6(Ipv6Net::default()))].concat()
 }
 
 /// The winner for every prefix, longest first. Winners that are not alone are left to the kernel.
@@ -144,35 +145,55 @@ fn best<'a>(routes: impl Iterator<Item = &'a Route>) -> Vec<Route> {
     winners.collect()
 }
 
-/// What one route comes to.
-fn action(route: &Route, neighbours: &[Neighbour], links: &[Link]) -> CompiledRoute {
-    let compiled = || {
-        let link = links.iter().find(|link| link.index == route.ifindex)?;
-        if route.kind != Kind::Unicast || route.multipath || !link.ethernet || !link.up || !link.carrier {
-            return None;
+/// Links and usable neighbours, to be found at once: a router's table may hold a million routes.
+struct Surroundings<'a> {
+    links: HashMap<u32, &'a Link>,
+    macs: HashMap<(u32, IpAddr), [u8; 6]>,
+}
+
+impl<'a> Surroundings<'a> {
+    fn new(neighbours: &[Neighbour], links: &'a [Link]) -> Self {
+        let usable = |entry: &Neighbour| Some(((entry.ifindex, entry.address), entry.usable()?));
+        let working = links.iter().filter(|link| link.ethernet && link.up && link.carrier);
+        Self {
+            links: working.map(|link| (link.index, link)).collect(),
+            macs: neighbours.iter().filter_map(usable).collect(),
         }
-        let kind = match route.via {
-            Via::OnLink => CompiledKind::OnLink,
-            Via::Gateway(gateway) => {
-                let found = |entry: &&Neighbour| entry.ifindex == link.index && entry.address == gateway;
-                CompiledKind::Gateway { mac: neighbours.iter().find(found)?.usable()? }
-            }
+    }
+
+    /// What one route comes to.
+    fn compile(&self, route: &Route) -> CompiledRoute {
+        let compiled = || {
+            let link = self.links.get(&route.ifindex)?;
+            let kind = match route.via {
+                _ if route.kind != Kind::Unicast || route.multipath => return None,
+                Via::OnLink => CompiledKind::OnLink,
+                Via::Gateway(gateway) => {
+                    CompiledKind::Gateway { mac: *self.macs.get(&(link.index, gateway))? }
+                }
+            };
+            let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
+            Some(CompiledRoute { prefix: route.prefix, kind, ifindex: link.index, source_mac: link.mac, mtu })
         };
-        let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
-        Some(CompiledRoute { prefix: route.prefix, kind, ifindex: link.index, source_mac: link.mac, mtu })
-    };
-    compiled().unwrap_or_else(|| CompiledRoute::ask(route.prefix))
+        compiled().unwrap_or_else(|| CompiledRoute::ask(route.prefix))
+    }
 }
 
 /// Leaves out entries whose next shorter prefix does the same. Nothing at all does the same as asking.
-fn without_redundant(routes: Vec<CompiledRoute>) -> Vec<CompiledRoute> {
-    let needed = |(position, route): (usize, &CompiledRoute)| {
-        // Longest first: the next entry that contains this one is the longest that does.
-        let parent = routes[position + 1..].iter().find(|longer| longer.prefix.contains(&route.prefix));
-        let same = parent.map_or(route.kind == CompiledKind::Ask, |parent| parent.same_action(route));
-        (!same).then_some(*route)
+fn without_redundant(mut routes: Vec<CompiledRoute>) -> Vec<CompiledRoute> {
+    let all: HashMap<_, _> = routes.iter().map(|route| (route.prefix, *route)).collect();
+    let parent = |prefix: IpNet| {
+        let shorter = (0..prefix.prefix_len()).rev();
+        shorter
+            .filter_map(|length| IpNet::new(prefix.addr(), length).ok())
+            .find_map(|net| all.get(&net.trunc()))
     };
-    routes.iter().enumerate().filter_map(needed).collect()
+    routes.retain(|route| {
+        let same =
+            parent(route.prefix).map_or(route.kind == CompiledKind::Ask, |parent| parent.same_action(route));
+        !same
+    });
+    routes
 }
 
 fn truncate(mut routes: Vec<CompiledRoute>, everything: IpNet, limit: usize) -> Vec<CompiledRoute> {
@@ -271,6 +292,11 @@ pub(super) fn family_of_change(message: &RouteMessage) -> Option<bool> {
     is_v6(message.header.address_family).filter(|_| table(message) != LOCAL_TABLE)
 }
 
+/// Whether a changed rule is IPv6: it decides which routes count.
+pub(super) fn family_of_rule(message: &RuleMessage) -> Option<bool> {
+    is_v6(message.header.family)
+}
+
 impl Netlink {
     /// The routes of the main table, IPv4 and IPv6.
     ///
@@ -282,10 +308,12 @@ impl Netlink {
         let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
         let mut routes = Vec::new();
         for request in [v4, v6] {
-            let answers = self.handle.route().get(request).execute();
-            let messages: Vec<_> = answers.try_collect().await.map_err(kernel_error("list routes"))?;
-            let main = messages.iter().filter(|message| table(message) == MAIN_TABLE);
-            routes.extend(main.filter_map(Route::from_message));
+            let mut answers = pin!(self.handle.route().get(request).execute());
+            while let Some(message) = answers.try_next().await.map_err(kernel_error("list routes"))? {
+                if table(&message) == MAIN_TABLE {
+                    routes.extend(Route::from_message(&message));
+                }
+            }
         }
         Ok(routes)
     }

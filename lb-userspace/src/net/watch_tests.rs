@@ -3,7 +3,10 @@
 use super::*;
 use crate::lab::{Namespace, veth};
 use crate::net::{Netlink, index, neighbours::State};
+use futures_util::StreamExt;
 use netlink_packet_route::neighbour::NeighbourState as Nud;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
+use rtnetlink::sys::Socket;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -82,6 +85,87 @@ fn links_addresses_and_routes_are_reported() {
         expect(&mut watch, "end", |c| matches!(c, Change::LinkGone { name, .. } if name == "a0")).await;
     })
     .unwrap();
+}
+
+#[test]
+fn a_neighbour_that_never_answers_is_reported_as_failed() {
+    let (one, _two) = pair();
+    one.address("a0", "10.3.0.1/24").unwrap();
+    one.sysctl("net.ipv4.neigh.a0.retrans_time_ms", "50").unwrap();
+    let address = IpAddr::from([10, 3, 0, 99]);
+    one.run_async(|| async {
+        let mut watch = Watch::open().unwrap();
+        Netlink::open().unwrap().probe(index("a0").unwrap(), address).await.unwrap();
+        let failed = |c: &Change| matches!(c, Change::Neighbour(n) if n.address == address && n.state == State::Failed);
+        expect(&mut watch, "failure", failed).await;
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_routing_rule_changes_the_routes_of_its_family() {
+    let (one, _two) = pair();
+    one.run_async(|| async {
+        let mut watch = Watch::open().unwrap();
+        let netlink = Netlink::open().unwrap();
+        for (v6, add) in [(false, netlink.handle().rule().add()), (true, netlink.handle().rule().add())] {
+            let added = if v6 {
+                add.v6().table_id(100).execute().await
+            } else {
+                add.v4().table_id(100).execute().await
+            };
+            added.unwrap();
+            expect(&mut watch, "rule", |change| *change == Change::Routes { v6 }).await;
+        }
+    })
+    .unwrap();
+}
+
+/// Adds next hop 7, a blackhole. The library has no messages for it: `struct nhmsg` of linux/nexthop.h by hand.
+fn add_next_hop_object() {
+    const RTM_NEWNEXTHOP: u16 = 104;
+    const NHA_ID: u16 = 1;
+    const NHA_BLACKHOLE: u16 = 4;
+    let flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL;
+    let mut message = Vec::new();
+    message.extend(36_u32.to_ne_bytes());
+    message.extend([RTM_NEWNEXTHOP, flags].map(u16::to_ne_bytes).concat());
+    message.extend([0; 8]);
+    message.extend([libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0]);
+    message.extend([8, NHA_ID].map(u16::to_ne_bytes).concat());
+    message.extend(7_u32.to_ne_bytes());
+    message.extend([4, NHA_BLACKHOLE].map(u16::to_ne_bytes).concat());
+    let mut socket = Socket::new(NETLINK_ROUTE).unwrap();
+    socket.bind_auto().unwrap();
+    assert_eq!(socket.send_to(&message, &SocketAddr::new(0, 0), 0).unwrap(), message.len());
+}
+
+#[test]
+fn a_next_hop_object_asks_for_a_resync() {
+    let (one, _two) = pair();
+    one.run_async(|| async {
+        let mut watch = Watch::open().unwrap();
+        add_next_hop_object();
+        expect(&mut watch, "resync", |change| *change == Change::Resync).await;
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_stream_can_move_between_threads() {
+    let (one, _two) = pair();
+    let seen = one
+        .run_async(|| async {
+            let stream = Watch::open().unwrap().stream();
+            elsewhere(|| one.mtu("a0", 1400).unwrap()).await;
+            let task = tokio::spawn(async move {
+                let mut stream = std::pin::pin!(stream);
+                stream.next().await.unwrap().unwrap()
+            });
+            tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap()
+        })
+        .unwrap();
+    assert!(seen.iter().any(|change| matches!(change, Change::Link(link) if link.mtu == 1400)), "{seen:?}");
 }
 
 #[test]

@@ -1,0 +1,145 @@
+//! Room in the tables: which ids, rows, lines and entries are free. Derived from the tables at each plan, never kept.
+
+use super::PlanError;
+use crate::dataplane::Sizes;
+use crate::dataplane::tables::Tables;
+use lb_common::abi::{ServiceEntry, ring};
+use std::collections::BTreeSet;
+
+/// Free room, as of one plan.
+pub(super) struct Allocator<'a> {
+    tables: &'a Tables,
+    sizes: &'a Sizes,
+    ids: BTreeSet<u32>,
+    lines: Spans,
+    backends: Spans,
+    /// Rows of `COUNTERS` in use; computed when the first one is asked for.
+    rows: Option<BTreeSet<u32>>,
+    generation: u32,
+}
+
+/// Parts of a table that are in use: start and length, never overlapping.
+#[derive(Default)]
+struct Spans(BTreeSet<(u32, u32)>);
+
+impl Spans {
+    fn used(&self) -> u32 {
+        self.0.iter().map(|(_, len)| len).sum()
+    }
+
+    /// Takes the first gap that is long enough.
+    fn take(&mut self, len: u32, size: u32) -> Option<u32> {
+        let mut at = 0;
+        for (start, used) in &self.0 {
+            if start - at >= len {
+                break;
+            }
+            at = start + used;
+        }
+        if size.saturating_sub(at) < len {
+            return None;
+        }
+        self.0.insert((at, len));
+        Some(at)
+    }
+}
+
+impl<'a> Allocator<'a> {
+    pub(super) fn new(tables: &'a Tables, sizes: &'a Sizes) -> Self {
+        let mut this = Self {
+            tables,
+            sizes,
+            ids: BTreeSet::new(),
+            lines: Spans::default(),
+            backends: Spans::default(),
+            rows: None,
+            generation: tables.settings.get().generation,
+        };
+        for entry in tables.services.iter() {
+            this.ids.insert(entry.id);
+            this.lines.0.insert((entry.ring, ring::lines(entry.slots)));
+            this.backends.0.insert((entry.backends, entry.capacity));
+        }
+        this
+    }
+
+    /// Gives back what a removed service held.
+    pub(super) fn release(&mut self, entry: &ServiceEntry) {
+        self.ids.remove(&entry.id);
+        self.lines.0.remove(&(entry.ring, ring::lines(entry.slots)));
+        self.release_backends(entry.backends, entry.capacity);
+    }
+
+    /// Gives back a block of backends.
+    pub(super) fn release_backends(&mut self, start: u32, capacity: u32) {
+        self.backends.0.remove(&(start, capacity));
+    }
+
+    /// An id for a service: also its row of `REASONS`.
+    pub(super) fn id(&mut self, service: &str) -> Result<u32, PlanError> {
+        let size = self.sizes.reasons;
+        let id = (1..size).find(|id| !self.ids.contains(id)).ok_or_else(|| PlanError::Full {
+            what: "the table of services",
+            service: service.into(),
+            used: self.ids.len() as u32,
+            size: size - 1,
+            wanted: 1,
+            unit: "services",
+        })?;
+        self.ids.insert(id);
+        Ok(id)
+    }
+
+    /// Lines for a ring.
+    pub(super) fn ring(&mut self, service: &str, slots: u32) -> Result<u32, PlanError> {
+        let (size, wanted) = (self.sizes.ring_lines, ring::lines(slots));
+        self.lines.take(wanted, size).ok_or_else(|| PlanError::Full {
+            what: "the table of rings",
+            service: service.into(),
+            used: self.lines.used(),
+            size,
+            wanted,
+            unit: "lines of 16 slots",
+        })
+    }
+
+    /// A block of backends.
+    pub(super) fn backends(&mut self, service: &str, capacity: u32) -> Result<u32, PlanError> {
+        let size = self.sizes.backends;
+        self.backends.take(capacity, size).ok_or_else(|| PlanError::Full {
+            what: "the table of backends",
+            service: service.into(),
+            used: self.backends.used(),
+            size,
+            wanted: capacity,
+            unit: "entries",
+        })
+    }
+
+    /// A row of `COUNTERS`.
+    pub(super) fn row(&mut self, service: &str) -> Result<u32, PlanError> {
+        let tables = self.tables;
+        let rows = self.rows.get_or_insert_with(|| {
+            let entries = tables.services.iter().flat_map(|s| s.backends..s.backends + s.capacity);
+            let used = entries.filter_map(|n| tables.backends.get(n)).filter(|b| b.generation != 0);
+            used.map(|b| b.counters).collect()
+        });
+        let size = self.sizes.counters;
+        let row = (0..size).find(|row| !rows.contains(row)).ok_or_else(|| PlanError::Full {
+            what: "the table of counters",
+            service: service.into(),
+            used: rows.len() as u32,
+            size,
+            wanted: 1,
+            unit: "rows",
+        })?;
+        rows.insert(row);
+        Ok(row)
+    }
+
+    /// A generation that no entry has had: counts up, never 0.
+    pub(super) fn generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1).max(1);
+        self.generation
+    }
+}

@@ -1,0 +1,356 @@
+//! One service: what its tables should hold, and the steps from what they hold.
+
+use super::step::{Step, Why};
+use super::{Allocator, Moves, NextHop, Observed, Plan, PlanError, RingCache};
+use crate::dataplane::tables::Tables;
+use crate::model::{Admin, Backend, Health, Mode, OnDown, Protocol, Service, Tracking};
+use lb_common::abi::{BackendEntry, Key, ReverseEntry, ServiceEntry, backend, service};
+use lb_common::{hash, maglev, slot::Slot};
+use std::net::SocketAddr;
+
+/// Entries that a service gets at least: room to grow without moving.
+const LEAST_CAPACITY: u32 = 16;
+
+/// The key that a service is found by.
+pub(crate) fn key(service: &Service) -> Key {
+    let protocol = protocol(service.listen.protocol);
+    Key::endpoint(service.listen.address.into(), service.listen.port.to_be(), protocol)
+}
+
+/// The IP protocol number.
+fn protocol(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => lb_common::addr::TCP,
+        Protocol::Udp => lb_common::addr::UDP,
+    }
+}
+
+fn flags(wanted: &Service) -> u32 {
+    let mode = match wanted.mode {
+        Mode::Nat => service::flags::NAT,
+        Mode::L2 => service::flags::L2,
+    };
+    let tracking = match wanted.tracking {
+        Tracking::Adaptive => 0,
+        Tracking::Always => service::flags::TRACK_ALWAYS,
+        Tracking::Never => service::flags::TRACK_NEVER,
+    };
+    mode | tracking
+}
+
+/// What may be done with a backend, as bits of [`backend::flags`] without the next hop's.
+///
+/// Selectable = active, up and weighted; reachable = not down (or kept when down) and its drain has not ended.
+fn permissions(wanted: &Service, backend: &Backend, observed: &Observed<'_>) -> u16 {
+    let health = match wanted.check {
+        None => Health::Up,
+        Some(_) => {
+            let known = observed.health.get(&(wanted.name.clone(), backend.address));
+            known.copied().unwrap_or_default()
+        }
+    };
+    let ended = matches!(backend.admin, Admin::Draining { until: Some(end), .. } if observed.now >= end);
+    let reachable = !ended && (health != Health::Down || wanted.on_down == OnDown::Keep);
+    let selectable = health == Health::Up && backend.admin == Admin::Active && backend.weight > 0;
+    let mut bits = 0;
+    if reachable {
+        bits |= backend::flags::REACHABLE;
+    }
+    if reachable && selectable {
+        bits |= backend::flags::SELECTABLE;
+    }
+    bits
+}
+
+/// An entry of `BACKENDS`; one beyond the table is empty, which the allocator never gives out.
+fn entry_at(tables: &Tables, index: u32) -> BackendEntry {
+    tables.backends.get(index).unwrap_or_default()
+}
+
+/// The way back that is installed for a backend.
+fn found(tables: &Tables, key: &Key) -> Option<ReverseEntry> {
+    tables.reverse.find(key).map(|(_, entry)| entry)
+}
+
+/// A service's block of `BACKENDS`, as it is or as it should be.
+struct Block {
+    start: u32,
+    entries: Vec<BackendEntry>,
+}
+
+impl Block {
+    fn read(tables: &Tables, start: u32, capacity: u32) -> Self {
+        Self { start, entries: (start..start + capacity).map(|n| entry_at(tables, n)).collect() }
+    }
+
+    /// The entry of a backend, if it is in use.
+    fn find(&self, addr: &SocketAddr) -> Option<usize> {
+        self.entries.iter().position(|e| {
+            e.generation != 0 && e.addr == addr.ip().into() && e.port == addr.port().to_be()
+        })
+    }
+}
+
+/// Plans one service.
+pub(super) fn reconcile(
+    plan: &mut Plan,
+    wanted: &Service,
+    installed: Option<ServiceEntry>,
+    observed: &Observed<'_>,
+    tables: &Tables,
+    allocator: &mut Allocator<'_>,
+    rings: &mut RingCache,
+) -> Result<(), PlanError> {
+    let name = &wanted.name;
+    let old = match &installed {
+        Some(entry) => Block::read(tables, entry.backends, entry.capacity),
+        None => Block { start: 0, entries: Vec::new() },
+    };
+    let target = target_block(plan, wanted, &old, observed, allocator)?;
+    let moved = installed.is_some() && target.start != old.start;
+    let entry = ServiceEntry {
+        key: key(wanted),
+        id: installed.map_or_else(|| allocator.id(name), |e| Ok(e.id))?,
+        ring: installed.map_or_else(|| allocator.ring(name, wanted.ring_size), |e| Ok(e.ring))?,
+        slots: wanted.ring_size,
+        backends: target.start,
+        capacity: target.entries.len() as u32,
+        seed: hash::service_seed(name, observed.seed),
+        flags: flags(wanted),
+        reserved: [0; 4],
+    };
+    plan.ids.insert(name.clone(), entry.id);
+    if installed.is_none() {
+        plan.steps.push(Step::ZeroReasons { service: name.clone(), row: entry.id });
+    }
+
+    // What gains comes before the slots, what loses after. A block that moved is written whole, as it was, first.
+    let before = |n: usize| old.entries.get(n).copied().unwrap_or_default();
+    let is_used = |e: &BackendEntry| e.generation != 0;
+    for (n, entry) in target.entries.iter().enumerate() {
+        let (was, is) = (before(n), *entry);
+        let gains = is_used(&is) && was.flags & !is.flags == 0;
+        let first = if gains { is } else { was };
+        let there = if moved || installed.is_none() { entry_at(tables, target.start + n as u32) } else { was };
+        if first != there {
+            let why = if gains { why(&was, &is) } else { Why::Moved };
+            plan.steps.push(backend_step(name, why, &target, n, first));
+        }
+    }
+    reverse_steps(plan, wanted, &entry, &target, tables);
+    if let Some(was) = installed.filter(|_| moved) {
+        let place = ServiceEntry { backends: entry.backends, capacity: entry.capacity, ..was };
+        plan.steps.push(Step::Service { service: name.clone(), entry: place, new: false });
+        plan.steps.push(Step::Grace);
+        allocator.release_backends(was.backends, was.capacity);
+    }
+    slot_steps(plan, wanted, &entry, installed.is_none(), (&old, &target), tables, rings);
+
+    let current = installed.map(|e| ServiceEntry { backends: entry.backends, capacity: entry.capacity, ..e });
+    if current != Some(entry) {
+        plan.steps.push(Step::Service { service: name.clone(), entry, new: installed.is_none() });
+    }
+    if let Some(was) = installed.filter(|was| was.key != entry.key) {
+        plan.steps.push(Step::RemoveService { service: Some(name.clone()), key: was.key });
+    }
+    let mut removed = false;
+    for (n, entry) in target.entries.iter().enumerate() {
+        let (was, is) = (before(n), *entry);
+        if is_used(&was) && is_used(&is) && was.flags & !is.flags != 0 {
+            plan.steps.push(backend_step(name, why(&was, &is), &target, n, is));
+        } else if is_used(&was) && !is_used(&is) {
+            plan.steps.push(backend_step(name, Why::Removed, &target, n, is));
+            removed = true;
+        }
+    }
+    let same_protocol = installed.is_some_and(|was| was.key.protocol() == entry.key.protocol());
+    let stale = old.entries.iter().filter(|e| is_used(e)).filter(|was| {
+        let kept = target.entries.iter().any(|is| is_used(is) && is.addr == was.addr && is.port == was.port);
+        !(kept && wanted.mode == Mode::Nat && same_protocol)
+    });
+    let keys: Vec<Key> = installed
+        .into_iter()
+        .flat_map(|e| stale.clone().map(move |b| Key::endpoint(b.addr, b.port, e.key.protocol())))
+        .collect();
+    remove_reverse(plan, Some(name), entry.id, &keys, tables);
+    if removed {
+        plan.steps.push(Step::Grace);
+    }
+    Ok(())
+}
+
+/// The block as it should be: known backends keep their index, new ones take free ones, a full block moves.
+fn target_block(
+    plan: &mut Plan,
+    wanted: &Service,
+    old: &Block,
+    observed: &Observed<'_>,
+    allocator: &mut Allocator<'_>,
+) -> Result<Block, PlanError> {
+    let name = &wanted.name;
+    let new = wanted.backends.keys().filter(|addr| old.find(addr).is_none()).count();
+    // An index is free again only when nothing refers to it: a backend that leaves now keeps its index until then.
+    let used = old.entries.iter().filter(|e| e.generation != 0).count();
+    let mut target = Block { start: old.start, entries: old.entries.clone() };
+    if used + new > old.entries.len() || old.entries.is_empty() {
+        let capacity = ((used + new) as u32).next_power_of_two().max(LEAST_CAPACITY);
+        target.start = allocator.backends(name, capacity)?;
+        target.entries.resize(capacity as usize, BackendEntry::default());
+    }
+    let mut free = (0..target.entries.len()).filter(|n| old.entries.get(*n).is_none_or(|e| e.generation == 0));
+    let mut keep = vec![false; target.entries.len()];
+    for (addr, backend) in &wanted.backends {
+        let hop = observed.next_hops.get(&addr.ip());
+        let bits = permissions(wanted, backend, observed);
+        let (index, was) = match old.find(addr) {
+            Some(index) => (index, old.entries[index]),
+            None => {
+                let row = allocator.row(name)?;
+                plan.steps.push(Step::ZeroCounters { service: name.clone(), row });
+                let entry = BackendEntry {
+                    addr: addr.ip().into(),
+                    port: addr.port().to_be(),
+                    generation: allocator.generation(),
+                    counters: row,
+                    ..BackendEntry::default()
+                };
+                // There are as many free ones as new ones: the block was made so.
+                let Some(index) = free.next() else { continue };
+                (index, entry)
+            }
+        };
+        keep[index] = true;
+        target.entries[index] = with_next_hop(BackendEntry { flags: bits | was.flags & backend::flags::RESOLVED, ..was }, hop);
+    }
+    for (entry, keep) in target.entries.iter_mut().zip(keep) {
+        if !keep {
+            *entry = BackendEntry::default();
+        }
+    }
+    Ok(target)
+}
+
+/// The entry with its next hop. One that is not known at the moment does not take away one that was: a neighbour
+/// entry that expires says nothing about where the backend is.
+fn with_next_hop(entry: BackendEntry, hop: Option<&NextHop>) -> BackendEntry {
+    match hop {
+        Some(hop) => BackendEntry {
+            macs: hop.macs,
+            ifindex: hop.ifindex,
+            mtu: hop.mtu,
+            flags: entry.flags | backend::flags::RESOLVED,
+            ..entry
+        },
+        None => entry,
+    }
+}
+
+fn why(was: &BackendEntry, is: &BackendEntry) -> Why {
+    if was.generation != is.generation {
+        Why::Added
+    } else if (was.flags ^ is.flags) & !backend::flags::RESOLVED == 0 {
+        Why::NextHop
+    } else if is.selectable() {
+        Why::Up
+    } else if is.reachable() {
+        Why::Draining
+    } else {
+        Why::Down
+    }
+}
+
+fn backend_step(service: &str, why: Why, block: &Block, n: usize, entry: BackendEntry) -> Step {
+    Step::Backend { service: service.into(), why, index: block.start + n as u32, entry }
+}
+
+/// Gives slots to whom they should belong to.
+fn slot_steps(
+    plan: &mut Plan,
+    wanted: &Service,
+    entry: &ServiceEntry,
+    new: bool,
+    (old, target): (&Block, &Block),
+    tables: &Tables,
+    rings: &mut RingCache,
+) {
+    let selectable = |b: &&Backend| {
+        target.find(&b.address).is_some_and(|n| target.entries[n].selectable())
+    };
+    let nodes = wanted.backends.values().filter(selectable).map(|b| (b.address, b.weight)).collect();
+    let (ring, fresh) = rings.get(wanted, entry.seed, nodes);
+    let lost = old.entries.iter().zip(&target.entries).any(|(was, is)| was.reachable() && !is.reachable());
+    if !(new || fresh || lost) {
+        return;
+    }
+    let indexes: Vec<u16> =
+        ring.nodes.iter().map(|(addr, _)| target.find(addr).map_or(maglev::NONE, |n| n as u16)).collect();
+    let reachable = |n: u16| target.entries.get(n as usize).is_some_and(BackendEntry::reachable);
+    let mut words = Vec::new();
+    let mut moved = 0;
+    for (index, position) in (0..entry.slots).zip(&ring.slots) {
+        let next = indexes.get(*position as usize).copied().unwrap_or(maglev::NONE);
+        if new {
+            words.push((index, Slot::settled_on(next).0));
+            continue;
+        }
+        let was = Slot(tables.rings.slot(entry.ring, index).unwrap_or(Slot::EMPTY.0));
+        let is = was.give_to(next, reachable);
+        if is != was {
+            moved += u32::from(is.current() != was.current());
+            words.push((index, is.0));
+        }
+    }
+    if new {
+        moved = entry.slots;
+    }
+    if !words.is_empty() {
+        plan.moves.insert(wanted.name.clone(), Moves { moved, slots: entry.slots });
+        let (service, ring, slots) = (wanted.name.clone(), entry.ring, entry.slots);
+        plan.steps.push(Step::Slots { service, ring, words, moved, slots });
+    }
+}
+
+/// Writes the way back of NAT backends.
+fn reverse_steps(plan: &mut Plan, wanted: &Service, entry: &ServiceEntry, target: &Block, tables: &Tables) {
+    if wanted.mode != Mode::Nat {
+        return;
+    }
+    for backend in target.entries.iter().filter(|e| e.generation != 0) {
+        let reverse = ReverseEntry {
+            key: Key::endpoint(backend.addr, backend.port, entry.key.protocol()),
+            service: entry.id,
+            counters: backend.counters,
+            vip: entry.key.addr,
+            port: entry.key.port(),
+            pad: 0,
+            reserved: [0; 4],
+        };
+        if found(tables, &reverse.key) != Some(reverse) {
+            plan.steps.push(Step::Reverse { service: wanted.name.clone(), entry: reverse });
+        }
+    }
+}
+
+/// Takes out the way back of backends, unless another service of this plan has taken it over.
+fn remove_reverse(plan: &mut Plan, name: Option<&String>, id: u32, keys: &[Key], tables: &Tables) {
+    for key in keys {
+        let taken = plan.steps.iter().any(|s| matches!(s, Step::Reverse { entry, .. } if entry.key == *key));
+        if !taken && found(tables, key).is_some_and(|e| e.service == id) {
+            plan.steps.push(Step::RemoveReverse { service: name.cloned(), key: *key });
+        }
+    }
+}
+
+/// Plans the end of a service.
+pub(super) fn remove(plan: &mut Plan, name: Option<String>, entry: &ServiceEntry, tables: &Tables) {
+    let block = Block::read(tables, entry.backends, entry.capacity);
+    plan.steps.push(Step::RemoveService { service: name.clone(), key: entry.key });
+    let used = || block.entries.iter().enumerate().filter(|(_, e)| e.generation != 0);
+    let keys: Vec<Key> = used().map(|(_, b)| Key::endpoint(b.addr, b.port, entry.key.protocol())).collect();
+    remove_reverse(plan, name.as_ref(), entry.id, &keys, tables);
+    for (n, _) in used() {
+        let service = name.clone().unwrap_or_default();
+        plan.steps.push(backend_step(&service, Why::Removed, &block, n, BackendEntry::default()));
+    }
+    plan.steps.push(Step::ForgetFlows { service: name, id: entry.id });
+}

@@ -1,0 +1,148 @@
+//! What the agent may do to the tables: data, so that a dry run prints it and a test compares it.
+
+use lb_common::abi::{BackendEntry, Key, ReverseEntry, ServiceEntry};
+use std::fmt;
+use std::net::IpAddr;
+
+/// One step. The name of the service that it is for comes first in each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A row of counters begins at zero.
+    ZeroReasons {
+        /// For which service.
+        service: String,
+        /// The row.
+        row: u32,
+    },
+    /// A row of backend counters begins at zero.
+    ZeroCounters {
+        /// For which service.
+        service: String,
+        /// The row.
+        row: u32,
+    },
+    /// A backend's entry is written.
+    Backend {
+        /// For which service.
+        service: String,
+        /// Why, for people.
+        why: Why,
+        /// Index into `BACKENDS`.
+        index: u32,
+        /// What it holds from now on.
+        entry: BackendEntry,
+    },
+    /// Slots of a ring are written.
+    Slots {
+        /// For which service.
+        service: String,
+        /// First line of the ring.
+        ring: u32,
+        /// Slot and word.
+        words: Vec<(u32, u32)>,
+        /// How many of them change the backend of new flows.
+        moved: u32,
+        /// Slots of the whole ring.
+        slots: u32,
+    },
+    /// A service is placed or changed.
+    Service {
+        /// Its name.
+        service: String,
+        /// What it holds from now on.
+        entry: ServiceEntry,
+        /// Whether it is new.
+        new: bool,
+    },
+    /// A service is taken out: packets for it are passed from here on.
+    RemoveService {
+        /// Its name, if it is known.
+        service: Option<String>,
+        /// Where it listened.
+        key: Key,
+    },
+    /// Flows of a service are forgotten.
+    ForgetFlows {
+        /// Its name, if it is known.
+        service: Option<String>,
+        /// Its id.
+        id: u32,
+    },
+    /// The way back from a NAT backend is written.
+    Reverse {
+        /// For which service.
+        service: String,
+        /// What it holds from now on.
+        entry: ReverseEntry,
+    },
+    /// The way back from a NAT backend is taken out.
+    RemoveReverse {
+        /// For which service, if it is known.
+        service: Option<String>,
+        /// The backend.
+        key: Key,
+    },
+    /// Everybody who may still read what was taken out is waited for.
+    Grace,
+}
+
+/// Why a backend's entry is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It was added.
+    Added,
+    /// It was removed.
+    Removed,
+    /// It takes new flows from here on.
+    Up,
+    /// It keeps its flows and takes no new ones.
+    Draining,
+    /// Nothing reaches it any more.
+    Down,
+    /// Its next hop changed.
+    NextHop,
+    /// Its place in the table changed.
+    Moved,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |service: &Option<String>| service.clone().unwrap_or_else(|| "(unknown)".into());
+        match self {
+            Self::ZeroReasons { service, .. } => write!(f, "{service}: its counters start at zero"),
+            Self::ZeroCounters { service, .. } => write!(f, "{service}: counters of a backend start at zero"),
+            Self::Backend { service, why, entry, .. } => {
+                let addr = IpAddr::from(entry.addr);
+                let what = match why {
+                    Why::Added => "added",
+                    Why::Removed => "removed",
+                    Why::Up => "takes new flows",
+                    Why::Draining => "keeps its flows, takes no new ones",
+                    Why::Down => "is not reached any more",
+                    Why::NextHop => "has a new next hop",
+                    Why::Moved => "moves within the table",
+                };
+                write!(f, "{service}: backend {addr} {what}")
+            }
+            Self::Slots { service, words, moved, slots, .. } => {
+                let share = f64::from(*moved) * 100.0 / f64::from((*slots).max(1));
+                write!(f, "{service}: {moved} of {slots} slots change hands ({share:.1} % of new flows)")?;
+                match words.len() - *moved as usize {
+                    0 => Ok(()),
+                    others => write!(f, ", {others} more are settled"),
+                }
+            }
+            Self::Service { service, new: true, .. } => write!(f, "{service}: service is added"),
+            Self::Service { service, new: false, .. } => write!(f, "{service}: service is changed in place"),
+            Self::RemoveService { service, .. } => write!(f, "{}: service is removed", name(service)),
+            Self::ForgetFlows { service, .. } => write!(f, "{}: its flows are forgotten", name(service)),
+            Self::Reverse { service, entry } => {
+                write!(f, "{service}: replies of {} find their way back", IpAddr::from(entry.key.addr))
+            }
+            Self::RemoveReverse { service, key } => {
+                write!(f, "{}: replies of {} are foreign from now on", name(service), IpAddr::from(key.addr))
+            }
+            Self::Grace => write!(f, "packets under way are waited for"),
+        }
+    }
+}

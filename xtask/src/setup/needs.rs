@@ -1,0 +1,227 @@
+//! What the repository needs from a machine, why, and where it comes from: a table, and the decision what is missing.
+
+use std::fmt;
+
+/// What for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// `cargo build`, and running the result.
+    Build,
+    /// `cargo xtask test`.
+    Test,
+    /// Format and lints.
+    Check,
+}
+
+impl Group {
+    /// Everything.
+    pub(crate) const ALL: [Self; 3] = [Self::Build, Self::Test, Self::Check];
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Build => "build",
+            Self::Test => "test",
+            Self::Check => "check",
+        })
+    }
+}
+
+/// Something that may be on a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Thing {
+    /// A program that can be started.
+    Program(&'static str),
+    /// A compiler with `core` for BPF, or its sources.
+    BpfCompiler,
+    /// A bpf-linker that is new enough.
+    BpfLinker,
+    /// clippy of that compiler.
+    BpfClippy,
+    /// A component of the compiler for the host: clippy, fmt.
+    Component(&'static str),
+    /// The file system that pinned programs and maps live in, mounted.
+    Bpffs,
+}
+
+/// How a missing thing gets there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// From Debian. `a|b`: the first that this release has.
+    Packages(&'static [&'static str]),
+    /// By `cargo install`, after [`LINKER_PACKAGES`].
+    BpfLinker,
+    /// By mounting it.
+    MountBpffs,
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Packages(names) => f.write_str(&names.join(", ").replace('|', " or ")),
+            Self::BpfLinker => write!(f, "cargo install, after {}", LINKER_PACKAGES.join(", ")),
+            Self::MountBpffs => f.write_str("mount"),
+        }
+    }
+}
+
+/// A line of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Need {
+    pub(crate) group: Group,
+    pub(crate) thing: Thing,
+    pub(crate) name: &'static str,
+    pub(crate) why: &'static str,
+    pub(crate) remedy: Remedy,
+}
+
+/// bpf-linker is LLVM with a small program around it, and must read what the compiler for BPF writes.
+pub(crate) const LINKER_PACKAGES: [&str; 3] = ["llvm-22-dev", "zlib1g-dev", "libzstd-dev"];
+
+const NEEDS: &[Need] = &[
+    Need {
+        group: Group::Build,
+        thing: Thing::Program("c++"),
+        name: "a C++ compiler",
+        why: "links Rust programs, and LLVM into bpf-linker",
+        remedy: Remedy::Packages(&["build-essential"]),
+    },
+    Need {
+        group: Group::Build,
+        thing: Thing::BpfCompiler,
+        name: "a Rust compiler for BPF",
+        why: "compiles lb-ebpf; Debian's brings core for BPF, rustup's would need rust-src",
+        remedy: Remedy::Packages(&["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"]),
+    },
+    Need {
+        group: Group::Build,
+        thing: Thing::BpfLinker,
+        name: "bpf-linker",
+        why: "makes the object that the kernel loads, with its BTF",
+        remedy: Remedy::BpfLinker,
+    },
+    Need {
+        group: Group::Build,
+        thing: Thing::Bpffs,
+        name: "/sys/fs/bpf",
+        why: "keeps programs and maps while the agent is away",
+        remedy: Remedy::MountBpffs,
+    },
+    tool("nginx", "a real web server as backend", &["nginx-light|nginx"]),
+    tool("curl", "a real client", &["curl"]),
+    tool("iperf3", "bulk traffic in both directions", &["iperf3"]),
+    tool("ip", "shows the lab to people when a test fails", &["iproute2"]),
+    tool("ethtool", "switches off the offloads that hide checksum mistakes", &["ethtool"]),
+    tool("sysctl", "forwarding and reverse-path settings of a namespace", &["procps"]),
+    tool("nft", "the kernel's own NAT, to compare with", &["nftables"]),
+    tool("tcpdump", "reads the captures that `lb trace` writes", &["tcpdump"]),
+    Need {
+        group: Group::Check,
+        thing: Thing::Component("fmt"),
+        name: "rustfmt",
+        why: "the format of the sources",
+        remedy: Remedy::Packages(&["rustfmt-web"]),
+    },
+    Need {
+        group: Group::Check,
+        thing: Thing::Component("clippy"),
+        name: "clippy",
+        why: "lints of the programs for the host",
+        remedy: Remedy::Packages(&["rust-web-clippy", "cargo-web"]),
+    },
+    Need {
+        group: Group::Check,
+        thing: Thing::BpfClippy,
+        name: "clippy for BPF",
+        why: "lints of lb-ebpf for its own target",
+        remedy: Remedy::Packages(&["rust-web-clippy", "cargo-web", "libstd-rust-web-dev-bpf"]),
+    },
+];
+
+const fn tool(program: &'static str, why: &'static str, packages: &'static [&'static str]) -> Need {
+    Need {
+        group: Group::Test,
+        thing: Thing::Program(program),
+        name: program,
+        why,
+        remedy: Remedy::Packages(packages),
+    }
+}
+
+/// Says what is there.
+pub(crate) trait Machine {
+    /// How `thing` is to be named to people, when it is there.
+    fn find(&self, thing: Thing) -> Option<String>;
+}
+
+/// A need, and what satisfies it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) need: Need,
+    pub(crate) there: Option<String>,
+}
+
+/// What `groups` need, with what `machine` has of it, in the order of the table.
+pub(crate) fn findings(machine: &dyn Machine, groups: &[Group]) -> Vec<Finding> {
+    NEEDS
+        .iter()
+        .filter(|need| groups.contains(&need.group))
+        .map(|&need| Finding { need, there: machine.find(need.thing) })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Has everything but these.
+    struct Without(&'static [Thing]);
+
+    impl Machine for Without {
+        fn find(&self, thing: Thing) -> Option<String> {
+            (!self.0.contains(&thing)).then(|| format!("{thing:?}"))
+        }
+    }
+
+    fn missing(machine: &Without, groups: &[Group]) -> Vec<Remedy> {
+        let all = findings(machine, groups).into_iter();
+        all.filter(|finding| finding.there.is_none()).map(|finding| finding.need.remedy).collect()
+    }
+
+    #[test]
+    fn a_ready_machine_lacks_nothing() {
+        assert_eq!(missing(&Without(&[]), &Group::ALL), []);
+        assert_eq!(findings(&Without(&[]), &Group::ALL).len(), NEEDS.len());
+    }
+
+    #[test]
+    fn a_machine_with_only_cargo_gets_compiler_linker_and_mount_before_it_builds() {
+        const BARE: Without =
+            Without(&[Thing::BpfCompiler, Thing::BpfLinker, Thing::Bpffs, Thing::BpfClippy]);
+        let build = missing(&BARE, &[Group::Build]);
+        assert_eq!(
+            build,
+            [
+                Remedy::Packages(&["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"]),
+                Remedy::BpfLinker,
+                Remedy::MountBpffs
+            ]
+        );
+        // What a demonstration needs does not drag in what checks need.
+        assert!(missing(&BARE, &[Group::Check]).iter().all(|remedy| !build.contains(remedy)));
+    }
+
+    #[test]
+    fn each_missing_tool_names_its_own_package() {
+        const NO_WEB_SERVER: Without = Without(&[Thing::Program("nginx")]);
+        assert_eq!(missing(&NO_WEB_SERVER, &Group::ALL), [Remedy::Packages(&["nginx-light|nginx"])]);
+        assert_eq!(missing(&NO_WEB_SERVER, &[Group::Build]), []);
+    }
+
+    #[test]
+    fn components_that_the_host_compiler_has_are_not_installed_again() {
+        const NO_FMT: Without = Without(&[Thing::Component("fmt")]);
+        assert_eq!(missing(&NO_FMT, &Group::ALL), [Remedy::Packages(&["rustfmt-web"])]);
+    }
+}
