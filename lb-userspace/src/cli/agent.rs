@@ -21,15 +21,13 @@ pub struct AgentArgs {
     /// Directory of the state file
     #[arg(long, value_name = "DIR", default_value = AgentOptions::STATE)]
     state: PathBuf,
-    /// Directory of pinned maps and programs, on a BPF file system
-    #[arg(long, value_name = "DIR", default_value = AgentOptions::PINS)]
-    pins: PathBuf,
-    /// Seed of the cluster: balancers with the same seed and services choose the same backends
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    /// Seed of the cluster: balancers with the same seed and services choose the same backends.
+    /// Without it, the one that was made when the agent first started
+    #[arg(long, value_name = "N")]
+    seed: Option<u32>,
 }
 
-pub(super) async fn run(args: AgentArgs, socket: PathBuf) -> Result<()> {
-    let AgentArgs { config, state, pins, seed } = args;
+pub(super) async fn run(args: AgentArgs, socket: PathBuf, pins: PathBuf) -> Result<()> {
+    let AgentArgs { config, state, seed } = args;
     crate::agent::run(AgentOptions { config, state, socket, pins, seed }).await
 }

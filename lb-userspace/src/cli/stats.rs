@@ -45,7 +45,7 @@ pub(super) async fn run(session: &mut Session, args: StatsArgs) -> Result<()> {
     let StatsArgs { service, watch, reasons } = args;
     let mut before: Option<(Instant, StatsView)> = None;
     loop {
-        let now = session.client.stats(service.as_deref()).await?;
+        let now = session.stats(service.as_deref()).await?;
         let at = Instant::now();
         let out = &mut session.out;
         if out.is_json() {

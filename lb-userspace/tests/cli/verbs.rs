@@ -300,6 +300,7 @@ fn every_verb_has_help() {
         "stats",
         "explain",
         "doctor",
+        "pass",
         "completions",
         "man",
     ] {
