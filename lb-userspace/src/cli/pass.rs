@@ -45,7 +45,7 @@ pub(super) fn run(session: &mut Session, args: &PassArgs) -> Result<()> {
         return session.out.json(&json!({ "interface": name, "changed": changed }));
     }
     session.out.line(if changed {
-        format!("the program that passes is {now}: {name}")
+        format!("{name}: the program that passes everything is {now}")
     } else {
         "nothing changed: it is already so".to_owned()
     })

@@ -79,6 +79,9 @@ fn print(
 ) -> Result<()> {
     let wide = out.is_wide();
     if reasons {
+        if stats.reasons.is_empty() && stats.services.iter().all(|service| service.reasons.is_empty()) {
+            return out.line("no packet has come through an attached interface yet");
+        }
         return out.table(reasons_table(stats, wide), 0);
     }
     if stats.services.is_empty() {
