@@ -168,8 +168,8 @@ impl Client {
         let socket = self.socket.display();
         match error.kind() {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => Failure::failed(
-                format!("no agent answers on {socket}"),
-                "start one with `lb agent`, or say where it is with --socket",
+                format!("no agent answers on {socket}: start one with `lb agent`"),
+                "or say where it is with --socket",
             ),
             ErrorKind::PermissionDenied => Failure::failed(
                 format!("no permission to use {socket}"),
