@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod config;
 pub mod dataplane;
+pub mod demo;
 pub mod health;
 pub mod lab;
 pub mod model;
