@@ -183,7 +183,7 @@ impl Client {
         .await;
         match flatten(opened) {
             Ok((connection, bytes)) => {
-                self.ledger.opened(connection.backend, self.family());
+                self.ledger.opened(connection.backend, self.family(), began);
                 self.ledger.answered(connection.backend, bytes, began.elapsed());
                 Some(connection)
             }

@@ -50,7 +50,7 @@ pub(super) struct Loss {
 #[derive(Clone, Debug)]
 pub(super) struct Phase {
     /// What it is called.
-    pub(super) name: &'static str,
+    pub(super) name: String,
     /// When it began.
     pub(super) began: Instant,
     /// When the next began, or the traffic ended.
@@ -82,6 +82,10 @@ pub(super) struct Books {
     pub(super) families: [u64; 2],
     /// Bytes of payload that came back as they were sent.
     pub(super) bytes: u64,
+    /// Since when a backend must get nothing new.
+    pub(super) closed: [Option<Instant>; BACKENDS],
+    /// New connections that were started later than that, and got there all the same.
+    pub(super) strays: [u64; BACKENDS],
 }
 
 /// The books, shared between clients and the story.
@@ -100,10 +104,10 @@ impl Ledger {
     }
 
     /// A phase begins, and the one before ends.
-    pub(super) fn phase(&self, name: &'static str) {
+    pub(super) fn phase(&self, name: impl Into<String>) {
         self.end();
         self.books().phases.push(Phase {
-            name,
+            name: name.into(),
             began: Instant::now(),
             ended: None,
             opened: [0; BACKENDS],
@@ -120,9 +124,17 @@ impl Ledger {
         }
     }
 
-    /// A connection got its first answer.
-    pub(super) fn opened(&self, backend: usize, family: Family) {
+    /// From now on a backend must get no new connections; or it may again.
+    pub(super) fn close(&self, backend: usize, closed: bool) {
+        self.books().closed[backend] = closed.then(Instant::now);
+    }
+
+    /// A connection, started at `began`, got its first answer.
+    pub(super) fn opened(&self, backend: usize, family: Family, began: Instant) {
         let mut books = self.books();
+        if books.closed[backend].is_some_and(|closed| closed < began) {
+            books.strays[backend] += 1;
+        }
         books.opened[backend] += 1;
         books.families[family as usize] += 1;
         if let Some(phase) = books.phases.last_mut() {
@@ -284,13 +296,27 @@ mod tests {
     }
 
     #[test]
+    fn a_closed_backend_gets_nothing_new() {
+        let (ledger, before) = (Ledger::default(), Instant::now());
+        ledger.close(2, true);
+        ledger.opened(2, Family::V4, before);
+        ledger.opened(1, Family::V4, Instant::now() + MS);
+        assert_eq!(ledger.snapshot().strays, [0; BACKENDS], "started before, or elsewhere");
+        ledger.opened(2, Family::V4, Instant::now() + MS);
+        assert_eq!(ledger.snapshot().strays, [0, 0, 1, 0]);
+        ledger.close(2, false);
+        ledger.opened(2, Family::V4, Instant::now() + MS);
+        assert_eq!(ledger.snapshot().strays, [0, 0, 1, 0]);
+    }
+
+    #[test]
     fn phases_count_what_happens_in_them() {
-        let ledger = Ledger::default();
-        ledger.opened(3, Family::V6);
+        let (ledger, now) = (Ledger::default(), Instant::now());
+        ledger.opened(3, Family::V6, now);
         ledger.phase("one");
-        ledger.opened(0, Family::V4);
-        ledger.opened(0, Family::V6);
-        ledger.opened(2, Family::V6);
+        ledger.opened(0, Family::V4, now);
+        ledger.opened(0, Family::V6, now);
+        ledger.opened(2, Family::V6, now);
         ledger.answered(0, 64, 3 * MS);
         ledger.answered(0, 64, MS);
         ledger.lost(What::Attempt, None, Family::V4, Instant::now(), "refused");

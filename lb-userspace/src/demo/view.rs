@@ -101,6 +101,63 @@ pub(super) fn live(snapshot: &Snapshot, width: usize) -> Vec<String> {
     lines
 }
 
+/// What is about to be seen.
+pub(super) fn title() -> Vec<String> {
+    vec![
+        String::new(),
+        format!("  {}  {}", "lb demo".bold(), "four backends behind one balancer, on IPv4 and IPv6".dimmed()),
+    ]
+}
+
+/// Commands to try, each below what it does.
+pub(super) fn hints(hints: &[(&str, String)]) -> Vec<String> {
+    let mut lines = vec![String::new(), format!("  {}", "The network stays. Try:".bold()), String::new()];
+    for (what, command) in hints {
+        lines.push(format!("    {}", format!("# {what}").dimmed()));
+        lines.push(format!("    {}", command.cyan()));
+    }
+    lines.push(String::new());
+    lines
+}
+
+/// The heading of a step.
+pub(super) fn step(number: usize, title: &str) -> String {
+    format!("  {}  {}", number.cyan().bold(), title.bold())
+}
+
+/// A command that is run, broken between words where the terminal ends, so that it can be copied as it is.
+pub(super) fn command(command: &str, width: usize) -> Vec<String> {
+    let room = width.saturating_sub(12).max(40);
+    let mut rows = vec![String::new()];
+    for word in command.split(' ') {
+        match rows.last_mut() {
+            Some(row) if row.is_empty() => row.push_str(word),
+            Some(row) if row.chars().count() + 1 + word.chars().count() <= room => {
+                row.push(' ');
+                row.push_str(word);
+            }
+            _ => rows.push(word.to_owned()),
+        }
+    }
+    let last = rows.len() - 1;
+    let row = |(number, row): (usize, String)| {
+        let start = if number == 0 { format!("     {} ", "$".dimmed()) } else { "         ".to_owned() };
+        let end = if number == last { "" } else { " \\" };
+        format!("{start}{}{end}", row.cyan())
+    };
+    rows.into_iter().enumerate().map(row).collect()
+}
+
+/// Something that came out as it must.
+pub(super) fn good(text: &str) -> String {
+    format!("     {} {text}", "✓".green())
+}
+
+/// Something to know.
+pub(super) fn note(text: &str) -> String {
+    format!("     {}", text.dimmed())
+}
+
 /// The distribution in a line, for logs.
 pub(super) fn distribution(counts: [u64; BACKENDS]) -> String {
     match super::ledger::shares(counts) {
@@ -386,6 +443,16 @@ mod tests {
     }
 
     #[test]
+    fn long_commands_break_where_a_shell_goes_on() {
+        let text = "lb service add web tcp://192.0.2.10:80 --backend 10.11.0.11:8080 --backend 10.11.0.12:8080";
+        let rows = plain(command(text, 80));
+        assert!(rows.len() > 1 && rows.iter().all(|row| row.chars().count() <= 80), "{rows:?}");
+        let joined = rows.join("\n").replace("\\\n", "");
+        assert_eq!(joined.split_whitespace().skip(1).collect::<Vec<_>>().join(" "), text);
+        assert_eq!(plain(command("lb status", 80)), ["     $ lb status"]);
+    }
+
+    #[test]
     fn numbers_are_grouped() {
         assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1 000", "1 234 567"]);
         assert_eq!(duration(Duration::from_millis(412)), "412 ms");
@@ -397,7 +464,7 @@ mod tests {
         let ledger = Ledger::default();
         ledger.phase("steady");
         for backend in 0..BACKENDS {
-            ledger.opened(backend, Family::V4);
+            ledger.opened(backend, Family::V4, Instant::now());
         }
         ledger.end();
         let books = ledger.snapshot();
