@@ -81,12 +81,14 @@ reasons! {
     NoRoute = 15, "no-route", Drop;
     /// The MAC address of the client is not known yet; the agent is asked to resolve it.
     NoNeighbour = 16, "no-neighbour", Drop;
-    /// The kernel does not forward on this interface, so it answers no route look-ups: sysctl net.ipv4.ip_forward, net.ipv6.conf.all.forwarding.
-    ForwardingOff = 17, "forwarding-off", Drop;
+    /// A backend's packet that only the kernel could send on, which does not forward on this interface: sysctl net.ipv4.ip_forward, net.ipv6.conf.all.forwarding.
+    ForwardingOff = 17, "forwarding-off", Pass;
     /// The checksum was left to hardware that is not there, and the packet is too long to finish it.
     Unfinished = 18, "unfinished-checksum", Drop;
     /// The interface it should leave through is not known to the program.
     NoDevice = 19, "no-device", Drop;
+    /// A backend's packet to this machine itself, such as the answer to a health check.
+    ToThisMachine = 20, "to-this-machine", Pass;
 }
 
 const _: () = assert!(Reason::ALL.len() <= crate::abi::counter::REASON_SLOTS);

@@ -1,9 +1,11 @@
 //! The agent and the command line of `lb`.
 
 pub mod agent;
+pub mod api;
 pub mod config;
 pub mod dataplane;
 pub mod demo;
+pub mod explain;
 pub mod health;
 pub mod lab;
 pub mod model;

@@ -81,7 +81,16 @@ fn format() -> Result<Outcome> {
 
 fn lints() -> Result<Outcome> {
     let mut clippy = component("clippy")?;
-    step(clippy.args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))
+    step(clippy.args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--keep-going",
+        "--",
+        "-D",
+        "warnings",
+    ]))
 }
 
 /// The programs are empty for the host, so the lints above have not seen them.
@@ -95,7 +104,13 @@ fn bpf_lints() -> Result<Outcome> {
 }
 
 fn documentation() -> Result<Outcome> {
-    step(cargo().env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps", "--locked"]))
+    step(cargo().env("RUSTDOCFLAGS", "-D warnings").args([
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--locked",
+        "--keep-going",
+    ]))
 }
 
 fn licences() -> Result<Outcome> {

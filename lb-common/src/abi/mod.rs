@@ -57,7 +57,9 @@ pub(crate) use abi;
 ///
 /// For services and the way back the word is `port (network order) | protocol << 16 | VALID << 24`; for neighbours it is
 /// the interface. A word of zero means the entry is empty; writers store it last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Key {
     /// IPv6 address, or IPv4 mapped into `::ffff:0:0/96`, in network order.

@@ -67,6 +67,7 @@ const AF_INET6: u8 = 10;
 /// Answers of `bpf_fib_lookup` (include/uapi/linux/bpf.h).
 mod fib {
     pub(super) const SUCCESS: i64 = 0;
+    pub(super) const NOT_FWDED: i64 = 4;
     pub(super) const FWD_DISABLED: i64 = 5;
     pub(super) const NO_NEIGH: i64 = 7;
 }
@@ -274,6 +275,7 @@ fn ask(ctx: *mut xdp_md, ingress: u32, src: &Addr, dst: &Addr, wake: bool) -> Re
             let macs = [d[0], d[1], d[2], d[3], d[4], d[5], s[0], s[1], s[2], s[3], s[4], s[5]];
             Ok(Hop { macs, ifindex: ask.ifindex })
         }
+        fib::NOT_FWDED => Err(Reason::ToThisMachine),
         fib::FWD_DISABLED => Err(Reason::ForwardingOff),
         fib::NO_NEIGH => {
             if wake {
@@ -287,7 +289,7 @@ fn ask(ctx: *mut xdp_md, ingress: u32, src: &Addr, dst: &Addr, wake: bool) -> Re
                     }
                 };
                 let event = Event { kind: event::kind::NO_NEIGHBOUR, ifindex: ask.ifindex, addr };
-                let _ = EVENTS.output(&event, 0);
+                let _ = EVENTS.output(event, 0);
             }
             Err(Reason::NoNeighbour)
         }

@@ -64,6 +64,7 @@ mod tests {
     use super::*;
     use crate::lab::wait;
     use std::os::unix::fs::MetadataExt;
+    use std::os::unix::process::ExitStatusExt;
     use std::time::Duration;
 
     /// Whether a process runs: a zombie does not.
@@ -102,7 +103,8 @@ mod tests {
         let mut child = std::thread::scope(|scope| {
             scope.spawn(|| namespace.command("sleep").arg("600").spawn().unwrap()).join().unwrap()
         });
-        use std::os::unix::process::ExitStatusExt;
+        let ended = || child.try_wait().unwrap().is_some();
+        wait::until("the end of the child", Duration::from_secs(10), ended).unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
     }
 

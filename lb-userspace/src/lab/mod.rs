@@ -50,6 +50,7 @@ pub fn cleanup(prefix: &str) -> Result<Vec<String>> {
 mod tests {
     use super::*;
     use std::os::unix::process::ExitStatusExt;
+    use std::time::Duration;
 
     #[test]
     fn leftovers_are_removed_with_their_processes() {
@@ -63,6 +64,8 @@ mod tests {
         std::mem::forget(two);
 
         assert_eq!(cleanup(&prefix).unwrap(), [format!("{prefix}a"), format!("{prefix}b")]);
+        let ended = || child.try_wait().unwrap().is_some();
+        wait::until("the end of the child", Duration::from_secs(10), ended).unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
         assert!(Namespace::open(&format!("{prefix}a")).is_err());
         assert!(other.path().exists(), "another prefix was touched");

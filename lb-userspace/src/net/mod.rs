@@ -5,6 +5,7 @@
 //! makes them. A [`Netlink`] is therefore opened on the thread that uses it. What is decided from the answers is in
 //! pure functions ([`nexthop::decide`], [`routes::compile`]); programs and maps are not here.
 
+mod addresses;
 pub mod announce;
 pub mod features;
 pub mod links;
@@ -115,6 +116,12 @@ pub fn index(name: &str) -> Result<u32, Error> {
             .unwrap_or_default();
         Error::NoInterface { name: name.to_owned(), present }
     })
+}
+
+/// The name of an interface in this thread's network namespace, if there is one with this index.
+#[must_use]
+pub fn name(index: u32) -> Option<String> {
+    nix::net::if_::if_indextoname(index).ok().map(|name| name.to_string_lossy().into_owned())
 }
 
 /// A MAC address the way it is written: `02:00:00:00:00:01`.

@@ -152,7 +152,7 @@ impl Vips {
     }
 }
 
-fn marked(message: &AddressMessage) -> bool {
+pub(super) fn marked(message: &AddressMessage) -> bool {
     message.attributes.contains(&AddressAttribute::Protocol(AddressProtocol::Other(PROTOCOL)))
 }
 

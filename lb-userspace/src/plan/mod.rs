@@ -12,6 +12,7 @@ mod step;
 mod tests;
 
 pub use ring::{RingCache, Share};
+pub(crate) use service::key;
 pub use step::Step;
 
 use crate::dataplane::Sizes;

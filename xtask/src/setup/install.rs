@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::machine::BPFFS;
 use super::needs::Finding;
-use crate::shell::{as_root, cargo, program, run, succeeds, text};
+use crate::shell::{Elevation, as_root, cargo, elevation, program, run, succeeds, text};
 use crate::toolchain::LINKER_AT_LEAST;
 
 /// LLVM of [`super::needs::LINKER_PACKAGES`].
@@ -29,6 +29,14 @@ pub(super) fn packages(wanted: &[&str], missing: &[Finding]) -> Result<()> {
             .map(|Finding { need, .. }| format!("    {}: {} (Debian: {})", need.name, need.why, need.remedy))
             .collect();
         bail!("this is not a Debian system: install by the means of yours, then repeat\n{}", list.join("\n"));
+    }
+    if matches!(elevation()?, Elevation::Impossible) {
+        let names: Vec<_> = wanted.iter().filter_map(|names| names.split('|').next()).collect();
+        bail!(
+            "packages are missing, this is not root and there is no sudo. As root, run:\n    apt-get update && apt-get \
+             install -y --no-install-recommends {}\nthen repeat this command",
+            names.join(" ")
+        );
     }
     step(&mut as_root(&["apt-get", "update", "-qq"])?).or_else(|error| {
         // One broken source does not matter when the others have what is needed.

@@ -1,0 +1,74 @@
+//! The API's view of the agent: requests into its one task, answers back.
+
+use crate::api::control::{Control, Source};
+use crate::api::failure::Failure;
+use crate::api::types::{ExplainRequest, ExplainView, PlanView, ServiceView, StatsView, StatusView};
+use crate::config::Change;
+use tokio::sync::{mpsc, oneshot};
+
+/// Where an answer goes. Whoever asked may be gone.
+pub(crate) type Answer<T> = oneshot::Sender<T>;
+
+/// What may be asked of the agent.
+pub(crate) enum Request {
+    Status(Answer<StatusView>),
+    Services(Answer<Vec<ServiceView>>),
+    Stats(Option<String>, Answer<Result<StatsView, Failure>>),
+    Change(Change, bool, Answer<Result<PlanView, Failure>>),
+    Apply(Source, bool, Answer<Result<PlanView, Failure>>),
+    Export(Answer<Result<String, Failure>>),
+    Explain(ExplainRequest, Answer<Result<ExplainView, Failure>>),
+}
+
+/// A door to the agent.
+pub(crate) struct Handle {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Handle {
+    pub(crate) fn new(requests: mpsc::Sender<Request>) -> Self {
+        Self { requests }
+    }
+
+    /// Asks and waits. `None`: the agent is stopping.
+    async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(request(answer)).await.ok()?;
+        answered.await.ok()
+    }
+}
+
+fn stopping() -> Failure {
+    Failure::failed("the agent is stopping", "try again when it has been started: see `lb status`")
+}
+
+impl Control for Handle {
+    async fn status(&self) -> StatusView {
+        self.ask(Request::Status).await.unwrap_or_default()
+    }
+
+    async fn services(&self) -> Vec<ServiceView> {
+        self.ask(Request::Services).await.unwrap_or_default()
+    }
+
+    async fn stats(&self, service: Option<&str>) -> Result<StatsView, Failure> {
+        let service = service.map(str::to_owned);
+        self.ask(|answer| Request::Stats(service, answer)).await.unwrap_or_else(|| Err(stopping()))
+    }
+
+    async fn change(&self, change: Change, dry_run: bool) -> Result<PlanView, Failure> {
+        self.ask(|answer| Request::Change(change, dry_run, answer)).await.unwrap_or_else(|| Err(stopping()))
+    }
+
+    async fn apply(&self, source: Source, dry_run: bool) -> Result<PlanView, Failure> {
+        self.ask(|answer| Request::Apply(source, dry_run, answer)).await.unwrap_or_else(|| Err(stopping()))
+    }
+
+    async fn export(&self) -> Result<String, Failure> {
+        self.ask(Request::Export).await.unwrap_or_else(|| Err(stopping()))
+    }
+
+    async fn explain(&self, request: ExplainRequest) -> Result<ExplainView, Failure> {
+        self.ask(|answer| Request::Explain(request, answer)).await.unwrap_or_else(|| Err(stopping()))
+    }
+}

@@ -1,0 +1,55 @@
+//! What `FLOWS` and `EMBRYONIC` hold, read as a whole every few seconds while there is anything in them.
+
+use super::windows::{Memory, Remembered};
+use crate::dataplane::Tables;
+use lb_common::abi::FlowKey;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// Flows with an entry, by service and backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FlowCounts {
+    counts: BTreeMap<(String, SocketAddr), Count>,
+}
+
+/// Flows of one backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    /// Flows that have an entry.
+    pub(crate) entries: u64,
+}
+
+impl FlowCounts {
+    /// Counts entries by the backend that they name; those of replaced backends belong to nobody.
+    pub(crate) fn new<'a>(
+        entries: impl IntoIterator<Item = &'a Remembered>,
+        ids: &BTreeMap<String, u32>,
+        tables: &Tables,
+    ) -> Self {
+        let services: BTreeMap<u32, (&String, _)> = tables
+            .services
+            .iter()
+            .filter_map(|e| ids.iter().find(|(_, id)| **id == e.id).map(|(name, _)| (e.id, (name, e))))
+            .collect();
+        let mut counts: BTreeMap<(String, SocketAddr), Count> = BTreeMap::new();
+        for (_, key, value) in entries {
+            let Some((name, service)) = services.get(&key.service) else { continue };
+            let backend = tables.backends.get(service.backends.saturating_add(value.backend));
+            let Some(backend) = backend.filter(|b| b.generation == value.generation) else { continue };
+            let address = SocketAddr::new(IpAddr::from(backend.addr), u16::from_be(backend.port));
+            counts.entry(((*name).clone(), address)).or_default().entries += 1;
+        }
+        Self { counts }
+    }
+
+    /// Flows of a backend.
+    pub(crate) fn on(&self, service: &str, backend: SocketAddr) -> Count {
+        self.counts.get(&(service.to_owned(), backend)).copied().unwrap_or_default()
+    }
+}
+
+/// Splits keys by the table that they lie in.
+pub(crate) fn by_memory(keys: Vec<(Memory, FlowKey)>) -> [(Memory, Vec<FlowKey>); 2] {
+    let of = |wanted| keys.iter().filter(|(memory, _)| *memory == wanted).map(|(_, key)| *key).collect();
+    [(Memory::Flows, of(Memory::Flows)), (Memory::Embryonic, of(Memory::Embryonic))]
+}

@@ -1,0 +1,197 @@
+//! The way back to clients: the kernel's routes and neighbours, copied to where the program finds them at no cost.
+
+use crate::dataplane::Tables;
+use crate::net::neighbours::Neighbour;
+use crate::net::routes::{CompiledKind, CompiledRoute};
+use crate::net::watch::Change;
+use crate::net::{self, Netlink};
+use ipnet::IpNet;
+use lb_common::abi::{Key, NeighbourEntry, RouteEntry, limits, route};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Keeps the copies.
+pub(crate) struct Ways {
+    netlink: Netlink,
+    /// MAC addresses of the interfaces that clients may be on.
+    macs: BTreeMap<u32, [u8; 6]>,
+    interfaces: BTreeSet<u32>,
+    /// Neighbours that had no room: the kernel is asked for them, packet by packet.
+    overflow: u64,
+}
+
+impl Ways {
+    pub(crate) fn new(netlink: Netlink) -> Self {
+        Self { netlink, macs: BTreeMap::new(), interfaces: BTreeSet::new(), overflow: 0 }
+    }
+
+    /// Interfaces that the compiled routes leave through.
+    pub(crate) fn interfaces(&self) -> &BTreeSet<u32> {
+        &self.interfaces
+    }
+
+    /// Copies everything anew.
+    pub(crate) async fn refresh(&mut self, tables: &mut Tables) -> Result<(), net::Error> {
+        self.routes(tables).await?;
+        let neighbours = self.netlink.neighbours().await?;
+        let present: BTreeSet<Key> = neighbours.iter().filter_map(|n| self.entry(n)).map(|e| e.key).collect();
+        let gone: Vec<Key> = tables.neighbours.iter().map(|e| e.key).filter(|k| !present.contains(k)).collect();
+        for key in gone {
+            tables.neighbours.remove(&key);
+        }
+        for neighbour in &neighbours {
+            self.neighbour(tables, neighbour);
+        }
+        Ok(())
+    }
+
+    /// Takes notice of changes.
+    pub(crate) async fn changed(&mut self, changes: &[Change], tables: &mut Tables) -> Result<(), net::Error> {
+        if changes.iter().any(|c| matches!(c, Change::Resync | Change::Link(_) | Change::LinkGone { .. })) {
+            return self.refresh(tables).await;
+        }
+        for change in changes {
+            match change {
+                Change::Neighbour(neighbour) => self.neighbour(tables, neighbour),
+                Change::NeighbourGone { ifindex, address } => {
+                    tables.neighbours.remove(&key(*ifindex, *address));
+                }
+                _ => {}
+            }
+        }
+        // A gateway is a neighbour too, so its routes may have changed with it.
+        self.routes(tables).await
+    }
+
+    async fn routes(&mut self, tables: &mut Tables) -> Result<(), net::Error> {
+        self.macs = self.netlink.links().await?.into_iter().map(|link| (link.index, link.mac)).collect();
+        let limit = limits::ROUTES_PER_FAMILY as usize;
+        let compiled = spare_this_machine(
+            self.netlink.compiled_routes(limit).await?,
+            &self.netlink.addresses().await?,
+            limit,
+        );
+        self.interfaces = compiled.iter().map(|r| r.ifindex).filter(|ifindex| *ifindex != 0).collect();
+        let of = |v6: bool| -> Vec<RouteEntry> {
+            compiled.iter().filter(|r| r.prefix.addr().is_ipv6() == v6).map(entry).collect()
+        };
+        if let Err(error) = tables.routes.publish(&of(false), &of(true)) {
+            // `compile` keeps to the limit, so this is a bug; packets are answered by the kernel's own look-up.
+            tracing::error!(%error, "cannot publish routes");
+        }
+        Ok(())
+    }
+
+    fn neighbour(&mut self, tables: &mut Tables, neighbour: &Neighbour) {
+        match self.entry(neighbour) {
+            Some(entry) => {
+                if tables.neighbours.put(&entry).is_err() {
+                    if self.overflow == 0 {
+                        tracing::warn!("the table of on-link clients is full: the kernel is asked for the others");
+                    }
+                    self.overflow += 1;
+                }
+            }
+            None => {
+                tables.neighbours.remove(&key(neighbour.ifindex, neighbour.address));
+            }
+        }
+    }
+
+    fn entry(&self, neighbour: &Neighbour) -> Option<NeighbourEntry> {
+        let (mac, own) = (neighbour.usable()?, self.macs.get(&neighbour.ifindex)?);
+        let mut macs = [0; 12];
+        macs[..6].copy_from_slice(&mac);
+        macs[6..].copy_from_slice(own);
+        Some(NeighbourEntry { key: key(neighbour.ifindex, neighbour.address), macs })
+    }
+}
+
+/// Keeps packets to this machine's own addresses from being sent to a gateway: answers to health checks come to them.
+///
+/// An address on a network of ours is safe: it is nobody's neighbour, and then the kernel is asked. One that a gateway's
+/// route covers, as on `lo`, gets a route that asks; if there is no room, the kernel is asked for the whole family.
+fn spare_this_machine(compiled: Vec<CompiledRoute>, own: &[IpAddr], limit: usize) -> Vec<CompiledRoute> {
+    let via_gateway = |address: &&IpAddr| {
+        let covering = compiled.iter().find(|r| r.prefix.contains(*address));
+        covering.is_some_and(|r| matches!(r.kind, CompiledKind::Gateway { .. }))
+    };
+    let ask = |prefix| CompiledRoute { prefix, kind: CompiledKind::Ask, ifindex: 0, source_mac: [0; 6], mtu: 0 };
+    let asks: Vec<CompiledRoute> = own.iter().filter(via_gateway).map(|a| ask(IpNet::from(*a))).collect();
+    let (v6, v4): (Vec<_>, Vec<_>) = asks.into_iter().chain(compiled).partition(|r| r.prefix.addr().is_ipv6());
+    [v4, v6].into_iter().flat_map(|family| if family.len() > limit { Vec::new() } else { family }).collect()
+}
+
+fn key(ifindex: u32, address: IpAddr) -> Key {
+    Key { addr: address.into(), tag: ifindex }
+}
+
+fn entry(compiled: &CompiledRoute) -> RouteEntry {
+    let (kind, mac) = match compiled.kind {
+        CompiledKind::Gateway { mac } => (route::kind::GATEWAY, mac),
+        CompiledKind::OnLink => (route::kind::ON_LINK, [0; 6]),
+        CompiledKind::Ask => (route::kind::ASK, [0; 6]),
+    };
+    let mut macs = [0; 12];
+    if kind == route::kind::GATEWAY {
+        macs[..6].copy_from_slice(&mac);
+        macs[6..].copy_from_slice(&compiled.source_mac);
+    }
+    let mask = match compiled.prefix {
+        // Mapped addresses are compared by their last word alone; the words before it never differ.
+        IpNet::V4(v4) => IpAddr::from(v4.netmask()),
+        IpNet::V6(v6) => IpAddr::from(v6.netmask()),
+    };
+    RouteEntry {
+        prefix: compiled.prefix.network().into(),
+        mask: mask.into(),
+        kind,
+        ifindex: compiled.ifindex,
+        macs,
+        mtu: compiled.mtu,
+        reserved: [0; 2],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_to_this_machine_are_not_sent_to_a_gateway() {
+        let route = |prefix: &str, kind| CompiledRoute {
+            prefix: prefix.parse().unwrap(),
+            kind,
+            ifindex: 4,
+            source_mac: [2; 6],
+            mtu: 1500,
+        };
+        let gateway = CompiledKind::Gateway { mac: [1; 6] };
+        let compiled = vec![route("192.0.2.0/24", CompiledKind::OnLink), route("0.0.0.0/0", gateway)];
+        let own: Vec<IpAddr> = ["192.0.2.1", "10.255.0.1", "2001:db8::1"].map(|a| a.parse().unwrap()).into();
+        let spared = spare_this_machine(compiled.clone(), &own, 16);
+        assert_eq!(spared.len(), 3);
+        assert_eq!((spared[0].prefix, spared[0].kind), ("10.255.0.1/32".parse().unwrap(), CompiledKind::Ask));
+        assert_eq!(spared[1..], compiled);
+        assert_eq!(spare_this_machine(compiled, &own, 2), [], "no room: the kernel is asked for everything");
+    }
+
+    #[test]
+    fn routes_are_compiled_to_what_the_program_compares() {
+        let compiled = CompiledRoute {
+            prefix: "198.51.100.0/24".parse().unwrap(),
+            kind: CompiledKind::Gateway { mac: [1; 6] },
+            ifindex: 4,
+            source_mac: [2; 6],
+            mtu: 1400,
+        };
+        let route = entry(&compiled);
+        assert_eq!(IpAddr::from(route.prefix), IpAddr::from([198, 51, 100, 0]));
+        assert_eq!(route.mask.last(), u32::from_ne_bytes([255, 255, 255, 0]));
+        assert_eq!(route.macs, [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]);
+        assert_eq!((route.kind, route.ifindex, route.mtu), (route::kind::GATEWAY, 4, 1400));
+        let ask = entry(&CompiledRoute { kind: CompiledKind::Ask, prefix: "::/0".parse().unwrap(), ..compiled });
+        assert_eq!((ask.kind, ask.macs), (route::kind::ASK, [0; 12]));
+        assert!(!ask.prefix.is_v4());
+    }
+}

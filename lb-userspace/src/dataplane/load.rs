@@ -1,0 +1,321 @@
+//! Loading: adopt what is pinned, create what is missing, replace what is old. Nothing is touched before all is checked.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use aya::maps::MapInfo;
+use aya::programs::Xdp;
+
+use aya::{Ebpf, EbpfLoader};
+use aya_obj::programs::XdpAttachType;
+use lb_common::abi::names;
+
+use super::layout::{self, Layout, WrongLayout};
+use super::load_error::LoadError;
+use super::maps::Maps;
+use super::object;
+use super::pins::{self, Pins, PinsError, PinsLock};
+use super::sizes::{BadSize, Sizes};
+use super::sys;
+
+/// What may be chosen when loading.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory on a BPF file system.
+    pub pins: PathBuf,
+    /// Sizes of tables that do not exist yet.
+    pub sizes: Sizes,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { pins: pins::DEFAULT.into(), sizes: Sizes::default() }
+    }
+}
+
+/// The data plane could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There are no programs to load.
+    #[error(transparent)]
+    Object(#[from] object::ObjectError),
+    /// A size is impossible.
+    #[error(transparent)]
+    Size(#[from] BadSize),
+    /// Something is wrong with the pins.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// A pinned map is another one. Nothing was changed.
+    #[error(transparent)]
+    Layout(#[from] Box<WrongLayout>),
+    /// What is pinned cannot be looked at.
+    #[error("cannot look at {}", path.display())]
+    Look {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: Box<aya::EbpfError>,
+    },
+    /// The kernel did not take the programs.
+    #[error(transparent)]
+    Load(#[from] Box<LoadError>),
+}
+
+/// What was found when opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing was there.
+    Fresh,
+    /// This very build was there: nothing was loaded, nothing replaced.
+    Adopted,
+    /// Another build was there: so many attached interfaces got this one's program.
+    Upgraded {
+        /// Interfaces whose program was replaced.
+        links: usize,
+    },
+}
+
+/// A table that keeps the size it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptSize {
+    /// The table.
+    pub table: &'static str,
+    /// The size that was asked for.
+    pub asked: u32,
+    /// The size that it has.
+    pub has: u32,
+}
+
+/// The data plane, and what to tell about how it came to be.
+#[derive(Debug)]
+pub struct Opened {
+    /// The data plane.
+    pub dataplane: Dataplane,
+    /// What was there before.
+    pub start: Start,
+    /// Files among the pins that are not ours; left alone.
+    pub unknown: Vec<PathBuf>,
+    /// Tables that were created with other sizes than asked for now.
+    pub kept_sizes: Vec<KeptSize>,
+}
+
+/// The loaded programs and their maps, with the right to change them.
+#[derive(Debug)]
+pub struct Dataplane {
+    pub(super) pins: Pins,
+    pub(super) maps: Maps,
+    pub(super) balance: Xdp,
+    _lock: PinsLock,
+}
+
+impl Dataplane {
+    /// Opens the data plane under a directory of pins: adopts it, or loads it.
+    ///
+    /// # Errors
+    /// Another process holds it, a pinned map has another layout, or the kernel refuses. Pinned maps and links
+    /// are then as they were.
+    pub fn open(options: &Options) -> Result<Opened, OpenError> {
+        options.sizes.check()?;
+        let needed = object::layouts()?;
+        let build = object::build()?;
+        let pins = Pins::new(&options.pins);
+        let lock = pins.prepare()?;
+        let found = check_maps(&pins, &needed, &options.sizes)?;
+        let unknown = pins.unknown()?;
+
+        let dir = pins.programs().join(&build);
+        let adopted = found.existing == names::MAPS.len() && programs_are_bound(&pins, &dir);
+        if !adopted {
+            load(&pins, &found, &dir)?;
+        }
+        let balance_pin = dir.join(names::BALANCE);
+        let balance = Xdp::from_pin(&balance_pin, XdpAttachType::Interface).map_err(look(&balance_pin))?;
+        let links = upgrade_links(&pins, &balance).map_err(Box::new)?;
+        remove_other_builds(&pins, &dir)?;
+        let start = match (found.existing, adopted, links) {
+            (0, _, 0) => Start::Fresh,
+            (_, true, 0) => Start::Adopted,
+            (_, _, links) => Start::Upgraded { links },
+        };
+        let maps = Maps::new(pins.clone());
+        let dataplane = Self { pins, maps, balance, _lock: lock };
+        Ok(Opened { dataplane, start, unknown, kept_sizes: found.kept })
+    }
+
+    /// The maps.
+    pub fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
+    /// The directory of pins.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// The tables, as they stand in the kernel. Take them once: they are the one writer's.
+    ///
+    /// # Errors
+    /// A map cannot be mapped.
+    pub fn tables(&self) -> Result<super::Tables, super::maps::MapsError> {
+        self.maps.tables()
+    }
+}
+
+fn look<E: Into<aya::EbpfError>>(path: &std::path::Path) -> impl Fn(E) -> OpenError {
+    move |error| OpenError::Look { path: path.to_owned(), source: Box::new(error.into()) }
+}
+
+/// The maps that are there, and the sizes of all.
+struct Found {
+    existing: usize,
+    entries: BTreeMap<&'static str, u32>,
+    missing: Vec<&'static str>,
+    kept: Vec<KeptSize>,
+}
+
+/// Compares what is pinned with what is needed; the pinned sizes win.
+fn check_maps(
+    pins: &Pins,
+    needed: &BTreeMap<&'static str, Layout>,
+    sizes: &Sizes,
+) -> Result<Found, OpenError> {
+    let chosen = BTreeMap::from(sizes.by_name());
+    let mut found = Found { existing: 0, entries: BTreeMap::new(), missing: Vec::new(), kept: Vec::new() };
+    for (name, needed) in needed {
+        let path = pins.map(name);
+        let asked = chosen.get(name).copied();
+        let entries = if path.exists() {
+            let info = MapInfo::from_pin(&path).map_err(look(&path))?;
+            let layout = Layout::of(&info).map_err(look(&path))?;
+            layout::compare(name, &path, layout, *needed, asked.is_some())?;
+            found.existing += 1;
+            if let Some(asked) = asked.filter(|asked| *asked != layout.max_entries) {
+                found.kept.push(KeptSize { table: name, asked, has: layout.max_entries });
+            }
+            layout.max_entries
+        } else {
+            found.missing.push(name);
+            asked.unwrap_or(needed.max_entries)
+        };
+        found.entries.insert(name, entries);
+    }
+    Ok(found)
+}
+
+/// Whether all programs of a build are pinned, and use no other maps of ours than the pinned ones.
+fn programs_are_bound(pins: &Pins, dir: &std::path::Path) -> bool {
+    let ids: Option<Vec<u32>> =
+        names::MAPS.iter().map(|name| Some(MapInfo::from_pin(pins.map(name)).ok()?.id())).collect();
+    let Some(ids) = ids else { return false };
+    names::PROGRAMS.iter().all(|name| {
+        let program = Xdp::from_pin(dir.join(name), XdpAttachType::Interface);
+        let used = program.and_then(|program| program.info()?.map_ids());
+        let Ok(used) = used else { return false };
+        let foreign = used.unwrap_or_default().into_iter().filter(|id| !ids.contains(id));
+        // What is left may only be the constants.
+        foreign.into_iter().all(|id| {
+            MapInfo::from_id(id).is_ok_and(|map| map.name_as_str().is_none_or(|n| !names::MAPS.contains(&n)))
+        })
+    })
+}
+
+/// Creates the missing maps, loads the programs and pins them. What it created is removed again if it fails.
+fn load(pins: &Pins, found: &Found, dir: &std::path::Path) -> Result<(), OpenError> {
+    let result = load_programs(pins, found).and_then(|mut ebpf| pin_programs(&mut ebpf, dir));
+    if result.is_err() {
+        for name in &found.missing {
+            // Those that had not come to be are not there.
+            let _ = fs::remove_file(pins.map(name));
+        }
+    }
+    result
+}
+
+fn load_programs(pins: &Pins, found: &Found) -> Result<Ebpf, OpenError> {
+    let entries = |name| found.entries.get(name).copied().unwrap_or_default();
+    let masks =
+        [names::SERVICES, names::REVERSE, names::NEIGHBOURS].map(|name| entries(name).wrapping_sub(1));
+    let mut loader = EbpfLoader::new();
+    for (name, entries) in &found.entries {
+        loader.map_pin_path(name, pins.map(name)).map_max_entries(name, *entries);
+    }
+    loader
+        .override_global("SERVICE_MASK", &masks[0], true)
+        .override_global("REVERSE_MASK", &masks[1], true)
+        .override_global("NEIGHBOUR_MASK", &masks[2], true);
+    let mut ebpf = loader.load(object::bytes()?).map_err(|e| Box::new(LoadError::new(e)))?;
+    for name in names::PROGRAMS {
+        load_one(&mut ebpf, name).map_err(Box::new)?;
+    }
+    Ok(ebpf)
+}
+
+fn load_one<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, LoadError> {
+    let program = ebpf.program_mut(name).ok_or(LoadError::NoProgram(name))?;
+    let program: &mut Xdp = program.try_into().map_err(|e| LoadError::of_program(name, e))?;
+    program.load().map_err(|e| LoadError::of_program(name, e))?;
+    Ok(program)
+}
+
+/// Loads only the program that passes everything, with the smallest maps: it uses none.
+///
+/// # Errors
+/// There is no object, or the kernel refuses.
+pub(super) fn load_pass() -> Result<Ebpf, OpenError> {
+    let mut loader = EbpfLoader::new();
+    for name in names::MAPS {
+        loader.map_max_entries(name, 1);
+    }
+    let mut ebpf = loader.load(object::bytes()?).map_err(|e| Box::new(LoadError::new(e)))?;
+    load_one(&mut ebpf, names::PASS).map_err(Box::new)?;
+    Ok(ebpf)
+}
+
+fn pin_programs(ebpf: &mut Ebpf, dir: &std::path::Path) -> Result<(), OpenError> {
+    pins::make_dir(dir)?;
+    for stale in pins::list(dir)? {
+        pins::remove(&stale)?;
+    }
+    for name in names::PROGRAMS {
+        let path = dir.join(name);
+        let program = ebpf.program(name).ok_or_else(|| Box::new(LoadError::NoProgram(name)))?;
+        let fd = program.fd().map_err(|e| Box::new(LoadError::of_program(name, e)))?;
+        sys::pin(fd.as_fd(), &path).map_err(PinsError::io("pin", &path))?;
+    }
+    Ok(())
+}
+
+/// Gives every attached interface this build's program. Says how many had another one.
+fn upgrade_links(pins: &Pins, balance: &Xdp) -> Result<usize, LoadError> {
+    let broken = |error| LoadError::of_program(names::BALANCE, error);
+    let id = balance.info().map_err(broken)?.id();
+    let new = balance.fd().map_err(broken)?;
+    let mut upgraded = 0;
+    for link in pins::links(&pins.links())? {
+        if link.info.ifindex == 0 || link.info.program == id {
+            continue;
+        }
+        let failed = |source| LoadError::Replace { interface: link.name.clone(), source };
+        let old = sys::program_by_id(link.info.program).map_err(failed)?;
+        sys::link_update(link.fd.as_fd(), new.as_fd(), old.as_fd()).map_err(failed)?;
+        upgraded += 1;
+    }
+    Ok(upgraded)
+}
+
+/// Removes the programs of earlier builds. Those still in use elsewhere live on without a name.
+fn remove_other_builds(pins: &Pins, keep: &std::path::Path) -> Result<(), PinsError> {
+    for dir in pins::list(&pins.programs())? {
+        if dir == keep {
+            continue;
+        }
+        for pin in pins::list(&dir)? {
+            pins::remove(&pin)?;
+        }
+        fs::remove_dir(&dir).map_err(PinsError::io("remove", &dir))?;
+    }
+    Ok(())
+}

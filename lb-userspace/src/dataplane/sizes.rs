@@ -1,0 +1,104 @@
+//! How large the tables are: chosen when they are created, afterwards the pinned ones decide.
+
+use lb_common::abi::{limits, names};
+
+/// Entries of every table whose size is an option. The defaults stand in [`lb_common::abi::limits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Entries of `SERVICES`, a power of two.
+    pub services: u32,
+    /// Lines of `RINGS`, sixteen slots each.
+    pub ring_lines: u32,
+    /// Entries of `BACKENDS`.
+    pub backends: u32,
+    /// Entries of `REVERSE`, a power of two.
+    pub reverse: u32,
+    /// Entries of `NEIGHBOURS`, a power of two.
+    pub neighbours: u32,
+    /// Entries of `FLOWS`.
+    pub flows: u32,
+    /// Entries of `EMBRYONIC`.
+    pub embryonic: u32,
+    /// Rows of `COUNTERS`.
+    pub counters: u32,
+    /// Rows of `REASONS`.
+    pub reasons: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            services: limits::SERVICES,
+            ring_lines: limits::RING_LINES,
+            backends: limits::BACKENDS,
+            reverse: limits::REVERSE,
+            neighbours: limits::NEIGHBOURS,
+            flows: limits::FLOWS,
+            embryonic: limits::EMBRYONIC,
+            counters: limits::COUNTERS,
+            reasons: limits::REASONS,
+        }
+    }
+}
+
+/// A size that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{table} cannot have {entries} entries: it takes {}", if *.two_choice { "a power of two, at least 2" } else { "at least 1" })]
+pub struct BadSize {
+    table: &'static str,
+    entries: u32,
+    two_choice: bool,
+}
+
+impl Sizes {
+    /// Map names and their sizes.
+    pub fn by_name(&self) -> [(&'static str, u32); 9] {
+        [
+            (names::SERVICES, self.services),
+            (names::RINGS, self.ring_lines),
+            (names::BACKENDS, self.backends),
+            (names::REVERSE, self.reverse),
+            (names::NEIGHBOURS, self.neighbours),
+            (names::FLOWS, self.flows),
+            (names::EMBRYONIC, self.embryonic),
+            (names::COUNTERS, self.counters),
+            (names::REASONS, self.reasons),
+        ]
+    }
+
+    /// Checks that tables of these sizes can be made.
+    ///
+    /// # Errors
+    /// The first table whose size is impossible.
+    pub fn check(&self) -> Result<(), BadSize> {
+        for (table, entries) in self.by_name() {
+            let two_choice = [names::SERVICES, names::REVERSE, names::NEIGHBOURS].contains(&table);
+            let good = if two_choice { entries.is_power_of_two() && entries >= 2 } else { entries >= 1 };
+            if !good {
+                return Err(BadSize { table, entries, two_choice });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_can_be_made() {
+        assert_eq!(Sizes::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn an_impossible_size_is_named() {
+        let error = Sizes { services: 1000, ..Sizes::default() }.check().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "SERVICES cannot have 1000 entries: it takes a power of two, at least 2"
+        );
+        let error = Sizes { flows: 0, ..Sizes::default() }.check().unwrap_err();
+        assert_eq!(error.to_string(), "FLOWS cannot have 0 entries: it takes at least 1");
+    }
+}

@@ -1,0 +1,202 @@
+//! Two-choice tables: services, the way back, neighbours. Where keys go is planned by [`lb_common::table`].
+//!
+//! What a reader does: it compares the key at a key's first place, then at its second, and then reads the entry that
+//! matched. So that it neither misses a key nor reads another key's words:
+//! - an entry that moves is written to its new place, and cleared at the old one only after a grace period (a reader may
+//!   have looked at the new place before);
+//! - a place that was cleared is written again only after a grace period (a reader may still be reading it).
+//!
+//! Waits are rare: most insertions find a place that is empty and has been so for long.
+
+use std::collections::HashSet;
+
+use lb_common::abi::{Key, NeighbourEntry, Plain, ReverseEntry, ServiceEntry};
+use lb_common::table::{insert, places};
+
+use super::grace::Grace;
+use super::region::{Region, word_of};
+
+/// The word that holds `key.tag`: stored last, it makes an entry valid.
+const TAG_WORD: usize = 2;
+
+/// An entry of a two-choice table.
+pub trait Entry: Plain + PartialEq {
+    /// Whether an entry may be changed word by word while it is read. Where not, it is absent for a moment.
+    const IN_PLACE: bool;
+
+    /// Its key.
+    fn key(&self) -> &Key;
+
+    /// Its key, to be changed.
+    fn key_mut(&mut self) -> &mut Key;
+}
+
+macro_rules! entry {
+    ($entry:ty, in place: $in_place:expr) => {
+        impl Entry for $entry {
+            const IN_PLACE: bool = $in_place;
+            fn key(&self) -> &Key {
+                &self.key
+            }
+            fn key_mut(&mut self) -> &mut Key {
+                &mut self.key
+            }
+        }
+        const _: () = assert!(std::mem::offset_of!($entry, key) == 0 && std::mem::offset_of!(Key, tag) == 16);
+    };
+}
+// What belongs together (ring and its slots, first backend and capacity) shares a 64-bit word.
+entry!(ServiceEntry, in place: true);
+entry!(ReverseEntry, in place: true);
+// A MAC lies across two words; absent is harmless, the program asks the kernel.
+entry!(NeighbourEntry, in place: false);
+
+/// No place could be made for a key. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{table} is full: {used} of {len} entries are used and a two-choice table fills to two fifths or more; \
+     start the agent with a larger table and fresh pins"
+)]
+pub struct Full {
+    /// The table.
+    pub table: &'static str,
+    /// Entries in use.
+    pub used: u32,
+    /// Entries in all.
+    pub len: u32,
+}
+
+/// A table in which a key lies in one of two places.
+#[derive(Debug)]
+pub struct TwoChoice<T> {
+    region: Region<T>,
+    mask: u32,
+    used: u32,
+    grace: Grace,
+    /// Places cleared since the last grace period.
+    retired: HashSet<u32>,
+}
+
+impl<T: Entry> TwoChoice<T> {
+    /// Takes over what stands in the region, whose size must be a power of two.
+    ///
+    /// A writer that died amid an insertion leaves at most a key in both of its places: one is cleared.
+    pub fn new(region: Region<T>, grace: Grace) -> Self {
+        debug_assert!(region.len().is_power_of_two());
+        let mask = region.len() - 1;
+        let mut table = Self { region, mask, used: 0, grace, retired: HashSet::new() };
+        for place in 0..table.region.len() {
+            let Some(entry) = table.at(place) else { continue };
+            match table.find(entry.key()) {
+                Some((first, _)) if first == place => table.used += 1,
+                // Its twin, or lost: nobody looks for it here.
+                _ => table.clear(place),
+            }
+        }
+        if table.used > 0 {
+            // The one before us may have cleared a place just now.
+            table.synchronize();
+        }
+        table
+    }
+
+    /// Entries in use.
+    pub fn used(&self) -> u32 {
+        self.used
+    }
+
+    /// Entries in all.
+    pub fn capacity(&self) -> u32 {
+        self.region.len()
+    }
+
+    /// A key's place and entry.
+    pub fn find(&self, key: &Key) -> Option<(u32, T)> {
+        places(key, self.mask).into_iter().find_map(|place| {
+            let entry = self.at(place)?;
+            (entry.key() == key).then_some((place, entry))
+        })
+    }
+
+    /// Every entry.
+    pub fn iter(&self) -> impl Iterator<Item = T> + '_ {
+        (0..self.region.len()).filter_map(|place| self.at(place))
+    }
+
+    /// Inserts an entry, or changes the one with its key. Writes nothing where all is as it should be.
+    ///
+    /// # Errors
+    /// There is no place for a new key.
+    pub fn put(&mut self, entry: &T) -> Result<(), Full> {
+        debug_assert_ne!(entry.key().tag, 0, "a tag of zero is an empty entry");
+        if let Some((place, old)) = self.find(entry.key()) {
+            self.replace(place, &old, entry);
+            return Ok(());
+        }
+        let plan = insert(entry.key(), self.mask, |place| self.at(place).map(|e| *e.key()));
+        let Some(plan) = plan else {
+            return Err(Full { table: self.region.table(), used: self.used, len: self.region.len() });
+        };
+        for (from, to) in plan.moves() {
+            if let Some(moving) = self.at(from) {
+                self.fill(to, &moving);
+                self.synchronize();
+                self.clear(from);
+            }
+        }
+        self.fill(plan.place(), entry);
+        self.used += 1;
+        Ok(())
+    }
+
+    /// Removes a key; `false` if it was not there.
+    pub fn remove(&mut self, key: &Key) -> bool {
+        let Some((place, _)) = self.find(key) else { return false };
+        self.clear(place);
+        self.used -= 1;
+        true
+    }
+
+    /// The entry at a place, if the place is in use.
+    fn at(&self, place: u32) -> Option<T> {
+        self.region.get(place).filter(|entry| entry.key().tag != 0)
+    }
+
+    fn replace(&mut self, place: u32, old: &T, new: &T) {
+        if old == new {
+            return;
+        }
+        if !T::IN_PLACE {
+            self.clear(place);
+        }
+        self.fill(place, new);
+    }
+
+    /// Writes an entry to a place that is empty or holds the same key.
+    fn fill(&mut self, place: u32, entry: &T) {
+        if self.retired.contains(&place) {
+            self.synchronize();
+        }
+        // Places come from `places` and stay below the table's length.
+        let written = self.region.write(place, entry, TAG_WORD);
+        debug_assert!(written.is_ok());
+    }
+
+    /// Makes a place empty. The rest of the entry stays for those who are reading it.
+    fn clear(&mut self, place: u32) {
+        let Some(mut entry) = self.at(place) else { return };
+        entry.key_mut().tag = 0;
+        let written = self.region.store(place, TAG_WORD, word_of(&entry, TAG_WORD));
+        debug_assert!(written.is_ok());
+        self.retired.insert(place);
+    }
+
+    fn synchronize(&mut self) {
+        self.grace.synchronize();
+        self.retired.clear();
+    }
+}
+
+#[cfg(test)]
+#[path = "two_choice_tests.rs"]
+mod tests;
