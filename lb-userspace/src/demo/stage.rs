@@ -332,6 +332,6 @@ mod tests {
         let rows = rows(&seen, &report);
         assert_eq!(rows[0], Row { state: State::Unknown, share: 0.75, open: 7, rate: 250.0 });
         assert_eq!((rows[1].state, rows[1].share), (State::Down, 0.25));
-        assert_eq!(super::rows(&VecDeque::new(), &report), Default::default());
+        assert_eq!(super::rows(&VecDeque::new(), &report), [Row::default(); BACKENDS]);
     }
 }
