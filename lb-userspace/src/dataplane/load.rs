@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use aya::maps::MapInfo;
-use aya::programs::Xdp;
+use aya::programs::{ProgramError, Xdp};
 
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::programs::XdpAttachType;
@@ -19,6 +19,9 @@ use super::object;
 use super::pins::{self, Pins, PinsError, PinsLock};
 use super::sizes::{BadSize, Sizes};
 use super::sys;
+
+/// How often a load that a signal interrupted is tried.
+const ATTEMPTS: u32 = 10;
 
 /// What may be chosen when loading.
 #[derive(Clone, Debug)]
@@ -256,8 +259,19 @@ fn load_programs(pins: &Pins, found: &Found) -> Result<Ebpf, OpenError> {
 fn load_one<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, LoadError> {
     let program = ebpf.program_mut(name).ok_or(LoadError::NoProgram(name))?;
     let program: &mut Xdp = program.try_into().map_err(|e| LoadError::of_program(name, e))?;
-    program.load().map_err(|e| LoadError::of_program(name, e))?;
+    let mut attempts = ATTEMPTS;
+    while let Err(error) = program.load() {
+        attempts -= 1;
+        if attempts == 0 || !was_interrupted(&error) {
+            return Err(LoadError::of_program(name, error));
+        }
+    }
     Ok(program)
+}
+
+/// The verifier gives up with EAGAIN when a signal comes in.
+fn was_interrupted(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EAGAIN))
 }
 
 /// Loads only the program that passes everything, with the smallest maps: it uses none.
