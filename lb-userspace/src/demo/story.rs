@@ -56,6 +56,8 @@ struct Service {
     family: usize,
     backend_port: u16,
     check: String,
+    /// More words for the command that adds it.
+    more: &'static str,
 }
 
 /// The services of the families that are wanted.
@@ -68,13 +70,16 @@ fn services(options: &DemoOptions) -> Result<Vec<Service>> {
         family: usize::from(vip.is_ipv6()),
         backend_port: BACKEND_WEB_PORT,
         check: CHECK.to_owned(),
+        more: "",
     };
     // Datagrams have no answer of their own that a check could wait for: the web server's health is the machine's.
+    // Each is a flow of its own, so there is nothing to remember.
     let echo = |name, vip: IpAddr| Service {
         protocol: "udp",
         listen: (vip, ECHO_PORT).into(),
         backend_port: BACKEND_ECHO_PORT,
         check: format!("{CHECK},port={BACKEND_WEB_PORT}"),
+        more: " --tracking never",
         ..web(name, vip)
     };
     let all = [web("web", v4), web("web6", v6), echo("echo", v4), echo("echo6", v6)];
@@ -91,11 +96,12 @@ impl Service {
     fn add(&self) -> String {
         let backends = (0..BACKENDS).map(|backend| format!(" --backend {}", self.backend(backend)));
         format!(
-            "service add {} {}://{} --check {}{}",
+            "service add {} {}://{} --check {}{}{}",
             self.name,
             self.protocol,
             self.listen,
             self.check,
+            self.more,
             backends.collect::<String>()
         )
     }
@@ -364,6 +370,6 @@ mod tests {
         let services = services(&DemoOptions { ipv6: true, ..DemoOptions::default() }).unwrap();
         let command = services[1].add();
         assert!(command.starts_with("service add echo6 udp://[2001:db8::10]:7 --check http:/healthz,"));
-        assert!(command.contains(",port=8080 --backend [fd00:11::11]:7007"), "{command}");
+        assert!(command.contains(",port=8080 --tracking never --backend [fd00:11::11]:7007"), "{command}");
     }
 }
