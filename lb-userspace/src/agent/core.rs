@@ -205,6 +205,10 @@ impl Core {
         tracing::info!(service = &*target.service, backend = %target.backend, "{health}: {reason}");
         self.health.insert((target.service.to_string(), target.backend), health);
         self.unsaved = true;
+        // The check that found it up has made the kernel find its MAC address: new flows must not wait for the news.
+        if let Err(error) = self.hops.look_again().await {
+            self.failed("ask for next hops", &error);
+        }
         self.converge().await;
     }
 
