@@ -30,11 +30,13 @@ pub struct Options {
     pub pins: PathBuf,
     /// Sizes of tables that do not exist yet.
     pub sizes: Sizes,
+    /// The program tells of each packet that it drops, see [`super::drops`]. Without it there is no code for that.
+    pub log_drops: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pins: pins::DEFAULT.into(), sizes: Sizes::default() }
+        Self { pins: pins::DEFAULT.into(), sizes: Sizes::default(), log_drops: false }
     }
 }
 
@@ -129,10 +131,11 @@ impl Dataplane {
         let found = check_maps(&pins, &needed, &options.sizes)?;
         let unknown = pins.unknown()?;
 
-        let dir = pins.programs().join(&build);
+        // With and without logs the programs differ: they are two builds.
+        let dir = pins.programs().join(if options.log_drops { format!("{build}-logs") } else { build });
         let adopted = found.existing == names::MAPS.len() && programs_are_bound(&pins, &dir);
         if !adopted {
-            load(&pins, &found, &dir)?;
+            load(&pins, &found, &dir, options.log_drops)?;
         }
         let balance_pin = dir.join(names::BALANCE);
         let balance = Xdp::from_pin(&balance_pin, XdpAttachType::Interface).map_err(look(&balance_pin))?;
@@ -226,8 +229,8 @@ fn programs_are_bound(pins: &Pins, dir: &std::path::Path) -> bool {
 }
 
 /// Creates the missing maps, loads the programs and pins them. What it created is removed again if it fails.
-fn load(pins: &Pins, found: &Found, dir: &std::path::Path) -> Result<(), OpenError> {
-    let result = load_programs(pins, found).and_then(|mut ebpf| pin_programs(&mut ebpf, dir));
+fn load(pins: &Pins, found: &Found, dir: &std::path::Path, log_drops: bool) -> Result<(), OpenError> {
+    let result = load_programs(pins, found, log_drops).and_then(|mut ebpf| pin_programs(&mut ebpf, dir));
     if result.is_err() {
         for name in &found.missing {
             // Those that had not come to be are not there.
@@ -237,7 +240,7 @@ fn load(pins: &Pins, found: &Found, dir: &std::path::Path) -> Result<(), OpenErr
     result
 }
 
-fn load_programs(pins: &Pins, found: &Found) -> Result<Ebpf, OpenError> {
+fn load_programs(pins: &Pins, found: &Found, log_drops: bool) -> Result<Ebpf, OpenError> {
     let entries = |name| found.entries.get(name).copied().unwrap_or_default();
     let masks =
         [names::SERVICES, names::REVERSE, names::NEIGHBOURS].map(|name| entries(name).wrapping_sub(1));
@@ -245,7 +248,9 @@ fn load_programs(pins: &Pins, found: &Found) -> Result<Ebpf, OpenError> {
     for (name, entries) in &found.entries {
         loader.map_pin_path(name, pins.map(name)).map_max_entries(name, *entries);
     }
+    let level: u8 = if log_drops { log::Level::Debug as u8 } else { 0 };
     loader
+        .override_global(aya_log::LEVEL, &level, true)
         .override_global("SERVICE_MASK", &masks[0], true)
         .override_global("REVERSE_MASK", &masks[1], true)
         .override_global("NEIGHBOUR_MASK", &masks[2], true);
