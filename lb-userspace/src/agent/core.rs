@@ -69,7 +69,7 @@ pub(super) struct Core {
     said: Option<String>,
     sizes: Sizes,
     entries: [(Memory, Flows); 2],
-    health: HealthMap,
+    pub(super) health: HealthMap,
     ways: Ways,
     netlink: Netlink,
     store: Store,

@@ -222,12 +222,17 @@ impl Books {
         judgement
     }
 
-    /// Losses that were noticed in a phase.
-    pub(super) fn lost_in(&self, phase: &Phase) -> usize {
-        let inside = |loss: &&Loss| {
-            loss.noticed >= phase.began && phase.ended.is_none_or(|ended| loss.noticed < ended)
+    /// Losses of a phase: those that the outage excuses, and faults. What an outage took belongs to the phase in which
+    /// it happened, however late a client noticed; a fault belongs to the phase in which it was started.
+    pub(super) fn lost_in(&self, phase: &Phase, outage: Option<Outage>) -> (usize, usize) {
+        let judgement = self.judge(outage);
+        let excused = match outage {
+            Some(outage) if phase.contains(outage.stopped) => {
+                judgement.with_backend.len() + judgement.before_detection.len()
+            }
+            _ => 0,
         };
-        self.losses.iter().filter(inside).count()
+        (excused, judgement.faults.iter().filter(|loss| phase.contains(loss.began)).count())
     }
 }
 
@@ -247,6 +252,10 @@ impl Outage {
 }
 
 impl Phase {
+    fn contains(&self, instant: Instant) -> bool {
+        instant >= self.began && self.ended.is_none_or(|ended| instant < ended)
+    }
+
     /// Share of each backend among the new connections of the phase, 0 to 1. `None`: there were none.
     pub(super) fn shares(&self) -> Option<[f64; BACKENDS]> {
         shares(self.opened)
@@ -330,7 +339,9 @@ mod tests {
         assert_eq!((one.opened, one.requests, one.slowest), ([2, 0, 1, 0], 2, 3 * MS));
         assert_eq!((two.opened, two.requests), ([0; BACKENDS], 0));
         assert!(two.ended.is_some());
-        assert_eq!((books.lost_in(one), books.lost_in(two)), (1, 0));
+        assert_eq!((books.lost_in(one, None), books.lost_in(two, None)), ((0, 1), (0, 0)));
+        let outage = Outage { backend: 1, stopped: one.began, detected: Instant::now() };
+        assert_eq!(books.lost_in(one, Some(outage)), (1, 0));
         assert_eq!((books.opened, books.families, books.bytes), ([2, 0, 1, 1], [1, 3], 128));
         assert_eq!(books.open, [0, 0, 1, 0]);
         assert_eq!(two.shares(), None);

@@ -121,11 +121,11 @@ pub(super) fn play(stage: &mut Stage, options: &DemoOptions) -> Result<Summary> 
     };
     story.balancer()?;
     story.steady()?;
-    let failover = story.stop_backend()?;
+    story.stop_backend()?;
     story.drain()?;
     let without_agent = story.kill_agent()?;
     story.backend_returns()?;
-    story.end(failover, without_agent)
+    story.end(without_agent)
 }
 
 struct Story<'a> {
@@ -198,8 +198,7 @@ impl Story<'_> {
         Ok(())
     }
 
-    /// From the stop to the detection.
-    fn stop_backend(&mut self) -> Result<Duration> {
+    fn stop_backend(&mut self) -> Result<()> {
         let stage = &mut *self.stage;
         let name = backend_name(STOPPED);
         stage.screen.step(4, &format!("{name} stops: its sockets are closed, and what was on it is gone"));
@@ -227,7 +226,7 @@ impl Story<'_> {
             judgement.faults.len()
         ));
         stage.screen.good(&distribution(new_connections(&before, &books)));
-        Ok(detected - stopped)
+        Ok(())
     }
 
     fn drain(&mut self) -> Result<()> {
@@ -319,7 +318,7 @@ impl Story<'_> {
         Ok(())
     }
 
-    fn end(mut self, failover: Duration, without_agent: Duration) -> Result<Summary> {
+    fn end(mut self, without_agent: Duration) -> Result<Summary> {
         self.stage.end_traffic()?;
         let books = self.stage.ledger.snapshot();
         for (backend, strays) in books.strays.iter().enumerate().filter(|(_, strays)| **strays > 0) {
@@ -329,7 +328,7 @@ impl Story<'_> {
         let even = books.phases.first().cloned();
         Ok(Summary {
             judgement: books.judge(self.stage.outage),
-            failover: Some(failover),
+            outage: self.stage.outage,
             without_agent: Some(without_agent),
             checksum_errors: self.stage.network.checksum_errors()?,
             even: even.map(|phase| (phase, [1.0 / BACKENDS as f64; BACKENDS])),

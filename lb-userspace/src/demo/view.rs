@@ -2,7 +2,7 @@
 //!
 //! Lines carry colours; [`super::screen`] takes them away where they are not wanted. No terminal here, no clock.
 
-use super::ledger::{Books, Judgement, Phase};
+use super::ledger::{Books, Judgement, Outage, Phase};
 use super::topology::{BACKENDS, backend_name};
 use owo_colors::OwoColorize;
 use std::time::Duration;
@@ -238,8 +238,8 @@ pub(super) struct Summary {
     pub(super) books: Books,
     /// Losses, judged.
     pub(super) judgement: Judgement,
-    /// From the stop of a backend to its detection.
-    pub(super) failover: Option<Duration>,
+    /// The stop of a backend.
+    pub(super) outage: Option<Outage>,
     /// How long there was no agent.
     pub(super) without_agent: Option<Duration>,
     /// Packets dropped for a wrong checksum, in all namespaces.
@@ -279,10 +279,10 @@ impl Summary {
 
     fn phase(&self, phase: &Phase) -> String {
         let took = phase.ended.map_or(Duration::ZERO, |ended| ended - phase.began);
-        let lost = self.books.lost_in(phase);
-        let lost = match lost {
-            0 => format!("{:>7}", "0").green().to_string(),
-            lost => format!("{lost:>7}").yellow().to_string(),
+        let lost = match self.books.lost_in(phase, self.outage) {
+            (0, 0) => format!("{:>7}", "0").green().to_string(),
+            (excused, 0) => format!("{excused:>7}").yellow().to_string(),
+            (excused, faults) => format!("{:>7}", excused + faults).red().to_string(),
         };
         format!(
             "  {:<26}{:>8}{:>13}{:>11}{:>11}{:>10}{lost}",
@@ -324,12 +324,13 @@ impl Summary {
                 ),
             ));
         }
-        if let Some(failover) = self.failover {
-            lines.push(number("Failover", &format!("{} until nothing new went to it", duration(failover))));
+        if let Some(outage) = self.outage {
+            let took = duration(outage.detected - outage.stopped);
+            lines.push(number("Failover", &format!("{took} until nothing new went to the stopped backend")));
             lines.push(number(
                 "",
                 &format!(
-                    "{} connections ended with the backend, {} attempts met it before that, 0 may after",
+                    "{} connections ended with it, {} attempts met it before that, 0 may after",
                     self.judgement.with_backend.len(),
                     self.judgement.before_detection.len(),
                 ),
@@ -344,7 +345,7 @@ impl Summary {
 
     fn verdict(&self) -> Vec<String> {
         if self.good() {
-            let stopped = if self.failover.is_some() { " but what was on the stopped backend" } else { "" };
+            let stopped = if self.outage.is_some() { " but what was on the stopped backend" } else { "" };
             return vec![format!("  {} {}", "✓".green().bold(), format!("Nothing was lost{stopped}.").bold())];
         }
         let losses = self.judgement.faults.len();
@@ -468,11 +469,12 @@ mod tests {
         }
         ledger.end();
         let books = ledger.snapshot();
+        let stopped = books.phases[0].began;
         Summary {
             even: Some((books.phases[0].clone(), [0.25; BACKENDS])),
             books,
             judgement: Judgement::default(),
-            failover: Some(Duration::from_millis(412)),
+            outage: Some(Outage { backend: 1, stopped, detected: stopped + Duration::from_millis(412) }),
             without_agent: Some(Duration::from_secs(3)),
             checksum_errors: 0,
             faults: Vec::new(),
@@ -485,7 +487,7 @@ mod tests {
         for part in [
             "4 connections (4 IPv4, 0 IPv6)",
             "b4 25.0% (25.0)",
-            "412 ms until nothing new went to it",
+            "412 ms until nothing new went to the stopped backend",
             "✓ Nothing was lost but what was on the stopped backend.",
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
