@@ -171,6 +171,20 @@ impl Stage {
     /// It failed.
     pub(super) fn lb(&mut self, command: &str) -> Result<()> {
         self.screen.command(&format!("lb {command}"));
+        self.run(command)
+    }
+
+    /// As [`Self::lb`], with the options left out of what is shown: they were seen before.
+    ///
+    /// # Errors
+    ///
+    /// It failed.
+    pub(super) fn lb_like_before(&mut self, command: &str) -> Result<()> {
+        self.screen.line(&view::like_before(&format!("lb {command}")));
+        self.run(command)
+    }
+
+    fn run(&self, command: &str) -> Result<()> {
         let words: Vec<_> = command.split(' ').collect();
         self.tool.run(&self.network.balancer, &words).with_context(|| self.last_words())
     }

@@ -149,8 +149,11 @@ impl Story<'_> {
         stage.start_agent()?;
         stage.wait("the agent to answer", READY, |report, _| report.agent)?;
         stage.lb(&format!("attach {FRONT} {BACK}"))?;
-        for service in &self.services {
-            stage.lb(&service.add())?;
+        for (number, service) in self.services.iter().enumerate() {
+            match number {
+                0 => stage.lb(&service.add())?,
+                _ => stage.lb_like_before(&service.add())?,
+            }
         }
         let asked = Instant::now();
         stage.wait("every backend to be up", READY, |report, _| {

@@ -125,18 +125,19 @@ pub(super) fn step(number: usize, title: &str) -> String {
     format!("  {}  {}", number.cyan().bold(), title.bold())
 }
 
-/// A command that is run, broken between words where the terminal ends, so that it can be copied as it is.
+/// A command that is run, broken before its options where the terminal ends, so that it can be copied as it is.
 pub(super) fn command(command: &str, width: usize) -> Vec<String> {
     let room = width.saturating_sub(12).max(40);
-    let mut rows = vec![String::new()];
-    for word in command.split(' ') {
+    let mut rows: Vec<String> = Vec::new();
+    let mut parts = command.split(" --");
+    let first = parts.next().map(str::to_owned);
+    for part in first.into_iter().chain(parts.map(|option| format!("--{option}"))) {
         match rows.last_mut() {
-            Some(row) if row.is_empty() => row.push_str(word),
-            Some(row) if row.chars().count() + 1 + word.chars().count() <= room => {
+            Some(row) if row.chars().count() + 1 + part.chars().count() <= room => {
                 row.push(' ');
-                row.push_str(word);
+                row.push_str(&part);
             }
-            _ => rows.push(word.to_owned()),
+            _ => rows.push(part),
         }
     }
     let last = rows.len() - 1;
@@ -146,6 +147,12 @@ pub(super) fn command(command: &str, width: usize) -> Vec<String> {
         format!("{start}{}{end}", row.cyan())
     };
     rows.into_iter().enumerate().map(row).collect()
+}
+
+/// A command that is run, without the options that were seen before in another one.
+pub(super) fn like_before(command: &str) -> String {
+    let start = command.split_once(" --").map_or(command, |(start, _)| start);
+    format!("     {} {} {}", "$".dimmed(), start.cyan(), "…".dimmed())
 }
 
 /// Something that came out as it must.
@@ -448,9 +455,11 @@ mod tests {
         let text = "lb service add web tcp://192.0.2.10:80 --backend 10.11.0.11:8080 --backend 10.11.0.12:8080";
         let rows = plain(command(text, 80));
         assert!(rows.len() > 1 && rows.iter().all(|row| row.chars().count() <= 80), "{rows:?}");
+        assert!(rows[1..].iter().all(|row| row.trim_start().starts_with("--backend ")), "{rows:?}");
         let joined = rows.join("\n").replace("\\\n", "");
         assert_eq!(joined.split_whitespace().skip(1).collect::<Vec<_>>().join(" "), text);
         assert_eq!(plain(command("lb status", 80)), ["     $ lb status"]);
+        assert_eq!(plain(vec![like_before(text)]), ["     $ lb service add web tcp://192.0.2.10:80 …"]);
     }
 
     #[test]
