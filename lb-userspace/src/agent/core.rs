@@ -69,7 +69,7 @@ pub(super) struct Core {
     said: Option<String>,
     sizes: Sizes,
     entries: [(Memory, Flows); 2],
-    health: HealthMap,
+    pub(super) health: HealthMap,
     ways: Ways,
     netlink: Netlink,
     store: Store,
@@ -219,6 +219,10 @@ impl Core {
         tracing::info!(service = &*target.service, backend = %target.backend, "{health}: {reason}");
         self.health.insert((target.service.to_string(), target.backend), health);
         self.unsaved = true;
+        // The check that found it up has made the kernel find its MAC address: new flows must not wait for the news.
+        if let Err(error) = self.hops.look_again().await {
+            self.failed("ask for next hops", &error);
+        }
         self.converge().await;
     }
 

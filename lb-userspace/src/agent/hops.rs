@@ -119,6 +119,13 @@ impl Hops {
         Ok(())
     }
 
+    /// Asks again for next hops whose MAC address was not known.
+    pub(crate) async fn look_again(&mut self) -> Result<(), net::Error> {
+        let unresolved = |answer: &Result<Answer, Unresolved>| answer.as_ref().is_ok_and(|hop| hop.mac.is_none());
+        let again = self.answers.iter().filter(|(_, answer)| unresolved(answer)).map(|(addr, _)| *addr).collect();
+        self.ask(again).await
+    }
+
     async fn ask(&mut self, backends: Vec<IpAddr>) -> Result<(), net::Error> {
         for backend in backends {
             let answer = self.netlink.resolve(backend).await?;

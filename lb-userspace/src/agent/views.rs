@@ -259,14 +259,12 @@ impl Core {
     ) -> BackendView {
         let target = Target { service: service.name.as_str().into(), backend: backend.address };
         let seen = service.check.as_ref().and_then(|_| self.runner.seen(&target));
-        let health = match (&service.check, &seen) {
+        // What the tables were made from: the checks may know more that is still on its way.
+        let health = match (&service.check, self.health.get(&(service.name.clone(), backend.address))) {
             (None, _) => HealthState::Unchecked,
-            (_, Some(seen)) => match seen.health {
-                Health::Unknown => HealthState::Unknown,
-                Health::Up => HealthState::Up,
-                Health::Down => HealthState::Down,
-            },
-            (_, None) => HealthState::Unknown,
+            (_, None | Some(Health::Unknown)) => HealthState::Unknown,
+            (_, Some(Health::Up)) => HealthState::Up,
+            (_, Some(Health::Down)) => HealthState::Down,
         };
         let last = seen.as_ref().and_then(|seen| seen.last.as_ref());
         let (deadline, remove) = match backend.admin {

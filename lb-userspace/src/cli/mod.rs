@@ -41,6 +41,10 @@ pub fn main() -> ExitCode {
     // Before parsing: it concerns help and the parser's errors too.
     let no_color = std::env::args_os().any(|argument| argument == "--no-color");
     let color = if no_color { clap::ColorChoice::Never } else { clap::ColorChoice::Auto };
+    if no_color {
+        // For verbs that draw by themselves.
+        anstream::ColorChoice::Never.write_global();
+    }
     let parsed =
         Cli::command().color(color).try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {

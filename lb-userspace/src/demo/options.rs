@@ -3,10 +3,16 @@
 /// Options of a demonstration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DemoOptions {
-    /// No pauses to read; fails if anything was lost.
+    /// The same story in less than 20 seconds.
     pub quick: bool,
     /// The network stays up afterwards.
     pub keep: bool,
-    /// Clients and backends speak IPv6.
+    /// Only IPv4; neither this nor the next: both families.
+    pub ipv4: bool,
+    /// Only IPv6.
     pub ipv6: bool,
+    /// Remove what an earlier one kept, and nothing else.
+    pub clean: bool,
+    /// Be the backends of one that was kept. Not for people: the demonstration starts itself with it.
+    pub hold: bool,
 }
