@@ -13,7 +13,7 @@ use super::vips::Announcer;
 use super::ways::Ways;
 use super::windows::{Memory, Windows};
 use crate::api::failure::Failure;
-use crate::config::{self};
+use crate::config;
 use crate::dataplane::counters::Counters;
 use crate::dataplane::events::Events;
 use crate::dataplane::flows::Flows;
