@@ -3,7 +3,7 @@
 use lb_common::abi::{BackendCounters, names};
 use lb_common::reason::{Fate, Reason};
 use lb_tests::frame::Flow;
-use lb_tests::kernel::{FlowId, Moved};
+use lb_tests::kernel::{FlowId, Moved, Owner};
 
 use crate::lab::{LOOPBACK, Lab, Served};
 
@@ -38,7 +38,7 @@ pub(crate) struct Expected {
 }
 
 /// Entries that change: flow, and the backend that owns it afterwards.
-type Entries = Vec<(FlowId, Option<(u32, u32)>)>;
+type Entries = Vec<(FlowId, Option<Owner>)>;
 
 /// Passed unchanged, and counted for no service.
 pub(crate) fn passed(reason: Reason) -> Expected {
@@ -83,13 +83,13 @@ impl Expected {
     }
 
     /// An entry of `FLOWS` changes.
-    pub(crate) fn flow(mut self, id: FlowId, owner: Option<(u32, u32)>) -> Self {
+    pub(crate) fn flow(mut self, id: FlowId, owner: Option<Owner>) -> Self {
         self.flows.push((id, owner));
         self
     }
 
     /// An entry of `EMBRYONIC` changes.
-    pub(crate) fn embryo(mut self, id: FlowId, owner: Option<(u32, u32)>) -> Self {
+    pub(crate) fn embryo(mut self, id: FlowId, owner: Option<Owner>) -> Self {
         self.embryos.push((id, owner));
         self
     }

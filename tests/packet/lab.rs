@@ -5,10 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use lb_common::abi::{RouteEntry, route};
-use lb_common::addr::Addr;
 use lb_common::slot::Slot;
 use lb_tests::frame::{Flow, Macs};
-use lb_tests::kernel::Kernel;
+use lb_tests::kernel::{FlowId, Kernel, Owner};
 use lb_tests::require;
 use lb_userspace::dataplane::interfaces::index_of;
 use lb_userspace::lab::{Namespace, veth};
@@ -92,7 +91,8 @@ pub(crate) fn all() -> Vec<Served> {
     for mode in [Mode::Nat, Mode::L2] {
         for v6 in [false, true] {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
-                let (port, backend_port, last) = if mode == Mode::Nat { (80, 8080, 1) } else { (443, 443, 2) };
+                let (port, backend_port, last) =
+                    if mode == Mode::Nat { (80, 8080, 1) } else { (443, 443, 2) };
                 let (vip, client, backend): (IpAddr, IpAddr, IpAddr) = if v6 {
                     let [vip, client] = ["2001:db8::80", "2001:db8:1::7"].map(address);
                     (vip, client, [0xfd00, 0, 0, 0, 0, 0, 0, last].into())
@@ -167,7 +167,7 @@ pub(crate) fn gateway(v6: bool) -> RouteEntry {
 pub(crate) fn way(prefix: &str, mask: &str) -> RouteEntry {
     RouteEntry {
         prefix: address(prefix).into(),
-        mask: mask_of(mask),
+        mask: address(mask).into(),
         kind: route::kind::ASK,
         ifindex: LOOPBACK,
         macs: [0; 12],
@@ -176,18 +176,11 @@ pub(crate) fn way(prefix: &str, mask: &str) -> RouteEntry {
     }
 }
 
-/// A mask: unlike a prefix, one of IPv6 may look like a mapped IPv4 address and is taken as it is.
-fn mask_of(text: &str) -> Addr {
-    address(text).into()
-}
-
 impl Lab<'_> {
     /// Serves what is desired, every backend behind an interface.
     pub(crate) fn behind(&mut self, ifindex: u32) {
         for served in all() {
-            self.kernel
-                .hops
-                .insert(served.backend.ip(), NextHop { macs: served.macs, ifindex, mtu: 1500 });
+            self.kernel.hops.insert(served.backend.ip(), NextHop { macs: served.macs, ifindex, mtu: 1500 });
         }
         self.serve();
     }
@@ -210,6 +203,18 @@ impl Lab<'_> {
             let word = change(Slot(word)).0;
             self.kernel.tables.rings.write(service.ring, index, word).expect("a slot of the ring");
         }
+    }
+
+    /// The flow of a service's client from one of its ports, as the tables know it.
+    pub(crate) fn id(&self, served: &Served, port: u16) -> FlowId {
+        let service = self.kernel.service(served.name).id;
+        FlowId { client: served.client.ip(), ports: [port, served.vip.port()], service }
+    }
+
+    /// The backend, as entries of flows name it.
+    pub(crate) fn owner(&self, served: &Served) -> Owner {
+        let (index, entry) = self.kernel.backend(served.name, served.backend.ip());
+        (index, entry.generation)
     }
 
     /// Makes a pair of veths in this namespace, both up. Gives the index of the first.

@@ -20,7 +20,8 @@ fn requests_are_rewritten_towards_the_backend() {
                 let expected = forwarded(&served, &out);
                 let opens = kind == Kind::Syn && served.protocol == Protocol::Tcp;
                 let expected = if opens { expected.new_flow() } else { expected };
-                lab.flow(format!("{}: a {kind:?} goes to its backend", served.name), &request).expect(expected);
+                lab.flow(format!("{}: a {kind:?} goes to its backend", served.name), &request)
+                    .expect(expected);
             }
         }
     });
@@ -63,9 +64,12 @@ fn packets_leave_through_the_interface_of_their_next_hop() {
         for served in nat() {
             let reply = served.reply();
             let frame = served.reply_out(&reply).build();
-            lab.flow(format!("{}: a reply from elsewhere finds no device to its client", served.name), &reply)
-                .from(out)
-                .expect(refused(&served, Reason::NoDevice));
+            lab.flow(
+                format!("{}: a reply from elsewhere finds no device to its client", served.name),
+                &reply,
+            )
+            .from(out)
+            .expect(refused(&served, Reason::NoDevice));
             lab.flow(format!("{}: and does where it came in", served.name), &reply)
                 .expect(returned(&served, &frame));
         }
@@ -83,8 +87,11 @@ fn padding_is_not_payload() {
                     frame
                 };
                 let out = pad(served.request_out(&request).build());
-                lab.case(format!("{}: {padding} bytes of padding go along", served.name), pad(request.build()))
-                    .expect(forwarded(&served, &out));
+                lab.case(
+                    format!("{}: {padding} bytes of padding go along", served.name),
+                    pad(request.build()),
+                )
+                .expect(forwarded(&served, &out));
             }
         }
     });

@@ -258,10 +258,7 @@ fn difference(now: &BackendCounters, was: &BackendCounters) -> BackendCounters {
     }
 }
 
-fn changes(
-    now: &BTreeMap<FlowId, Owner>,
-    was: &BTreeMap<FlowId, Owner>,
-) -> BTreeMap<FlowId, Option<Owner>> {
+fn changes(now: &BTreeMap<FlowId, Owner>, was: &BTreeMap<FlowId, Owner>) -> BTreeMap<FlowId, Option<Owner>> {
     let gone = was.keys().filter(|id| !now.contains_key(id)).map(|id| (*id, None));
     let new = now.iter().filter(|(id, owner)| was.get(id) != Some(owner)).map(|(id, o)| (*id, Some(*o)));
     gone.chain(new).collect()

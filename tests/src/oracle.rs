@@ -80,18 +80,22 @@ pub fn check(frame: &[u8]) {
         NetSlice::Arp(_) => panic!("ARP, not IP"),
     };
     let (stands, right) = match (sliced.transport.as_ref().expect("a transport header"), from, to) {
-        (TransportSlice::Tcp(tcp), IpAddr::V4(from), IpAddr::V4(to)) => {
-            (tcp.checksum(), tcp.to_header().calc_checksum_ipv4_raw(from.octets(), to.octets(), tcp.payload()))
-        }
-        (TransportSlice::Tcp(tcp), IpAddr::V6(from), IpAddr::V6(to)) => {
-            (tcp.checksum(), tcp.to_header().calc_checksum_ipv6_raw(from.octets(), to.octets(), tcp.payload()))
-        }
-        (TransportSlice::Udp(udp), IpAddr::V4(from), IpAddr::V4(to)) => {
-            (udp.checksum(), udp.to_header().calc_checksum_ipv4_raw(from.octets(), to.octets(), udp.payload()))
-        }
-        (TransportSlice::Udp(udp), IpAddr::V6(from), IpAddr::V6(to)) => {
-            (udp.checksum(), udp.to_header().calc_checksum_ipv6_raw(from.octets(), to.octets(), udp.payload()))
-        }
+        (TransportSlice::Tcp(tcp), IpAddr::V4(from), IpAddr::V4(to)) => (
+            tcp.checksum(),
+            tcp.to_header().calc_checksum_ipv4_raw(from.octets(), to.octets(), tcp.payload()),
+        ),
+        (TransportSlice::Tcp(tcp), IpAddr::V6(from), IpAddr::V6(to)) => (
+            tcp.checksum(),
+            tcp.to_header().calc_checksum_ipv6_raw(from.octets(), to.octets(), tcp.payload()),
+        ),
+        (TransportSlice::Udp(udp), IpAddr::V4(from), IpAddr::V4(to)) => (
+            udp.checksum(),
+            udp.to_header().calc_checksum_ipv4_raw(from.octets(), to.octets(), udp.payload()),
+        ),
+        (TransportSlice::Udp(udp), IpAddr::V6(from), IpAddr::V6(to)) => (
+            udp.checksum(),
+            udp.to_header().calc_checksum_ipv6_raw(from.octets(), to.octets(), udp.payload()),
+        ),
         _ => panic!("neither TCP nor UDP"),
     };
     assert_eq!(stands, right.expect("a payload that fits"), "transport checksum");

@@ -11,7 +11,10 @@ use nix::unistd::Uid;
 /// Without the right, where tests are required.
 #[must_use]
 pub fn root() -> bool {
-    met(Uid::effective().is_root(), "root, to load programs and make network namespaces: run the tests with sudo")
+    met(
+        Uid::effective().is_root(),
+        "root, to load programs and make network namespaces: run the tests with sudo",
+    )
 }
 
 /// Whether a need is met; see [`root`].

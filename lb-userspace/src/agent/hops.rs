@@ -94,7 +94,8 @@ impl Hops {
 
     /// Probes neighbours that are unresolved or long unconfirmed, and looks again at ways that there were not.
     pub(crate) async fn keep_fresh(&mut self) -> Result<(), net::Error> {
-        let without: Vec<IpAddr> = self.answers.iter().filter(|(_, a)| a.is_err()).map(|(addr, _)| *addr).collect();
+        let without: Vec<IpAddr> =
+            self.answers.iter().filter(|(_, a)| a.is_err()).map(|(addr, _)| *addr).collect();
         self.ask(without).await?;
         let due: BTreeSet<(u32, IpAddr)> = self
             .answers

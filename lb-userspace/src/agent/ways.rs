@@ -35,7 +35,8 @@ impl Ways {
         self.routes(tables).await?;
         let neighbours = self.netlink.neighbours().await?;
         let present: BTreeSet<Key> = neighbours.iter().filter_map(|n| self.entry(n)).map(|e| e.key).collect();
-        let gone: Vec<Key> = tables.neighbours.iter().map(|e| e.key).filter(|k| !present.contains(k)).collect();
+        let gone: Vec<Key> =
+            tables.neighbours.iter().map(|e| e.key).filter(|k| !present.contains(k)).collect();
         for key in gone {
             tables.neighbours.remove(&key);
         }
@@ -46,7 +47,11 @@ impl Ways {
     }
 
     /// Takes notice of changes.
-    pub(crate) async fn changed(&mut self, changes: &[Change], tables: &mut Tables) -> Result<(), net::Error> {
+    pub(crate) async fn changed(
+        &mut self,
+        changes: &[Change],
+        tables: &mut Tables,
+    ) -> Result<(), net::Error> {
         if changes.iter().any(|c| matches!(c, Change::Resync | Change::Link(_) | Change::LinkGone { .. })) {
             return self.refresh(tables).await;
         }
@@ -87,7 +92,9 @@ impl Ways {
             Some(entry) => {
                 if tables.neighbours.put(&entry).is_err() {
                     if self.overflow == 0 {
-                        tracing::warn!("the table of on-link clients is full: the kernel is asked for the others");
+                        tracing::warn!(
+                            "the table of on-link clients is full: the kernel is asked for the others"
+                        );
                     }
                     self.overflow += 1;
                 }
@@ -116,9 +123,11 @@ fn spare_this_machine(compiled: Vec<CompiledRoute>, own: &[IpAddr], limit: usize
         let covering = compiled.iter().find(|r| r.prefix.contains(*address));
         covering.is_some_and(|r| matches!(r.kind, CompiledKind::Gateway { .. }))
     };
-    let ask = |prefix| CompiledRoute { prefix, kind: CompiledKind::Ask, ifindex: 0, source_mac: [0; 6], mtu: 0 };
+    let ask =
+        |prefix| CompiledRoute { prefix, kind: CompiledKind::Ask, ifindex: 0, source_mac: [0; 6], mtu: 0 };
     let asks: Vec<CompiledRoute> = own.iter().filter(via_gateway).map(|a| ask(IpNet::from(*a))).collect();
-    let (v6, v4): (Vec<_>, Vec<_>) = asks.into_iter().chain(compiled).partition(|r| r.prefix.addr().is_ipv6());
+    let (v6, v4): (Vec<_>, Vec<_>) =
+        asks.into_iter().chain(compiled).partition(|r| r.prefix.addr().is_ipv6());
     [v4, v6].into_iter().flat_map(|family| if family.len() > limit { Vec::new() } else { family }).collect()
 }
 
@@ -190,7 +199,8 @@ mod tests {
         assert_eq!(route.mask.last(), u32::from_ne_bytes([255, 255, 255, 0]));
         assert_eq!(route.macs, [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]);
         assert_eq!((route.kind, route.ifindex, route.mtu), (route::kind::GATEWAY, 4, 1400));
-        let ask = entry(&CompiledRoute { kind: CompiledKind::Ask, prefix: "::/0".parse().unwrap(), ..compiled });
+        let ask =
+            entry(&CompiledRoute { kind: CompiledKind::Ask, prefix: "::/0".parse().unwrap(), ..compiled });
         assert_eq!((ask.kind, ask.macs), (route::kind::ASK, [0; 12]));
         assert!(!ask.prefix.is_v4());
     }

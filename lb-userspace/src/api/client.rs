@@ -14,8 +14,7 @@ use std::path::PathBuf;
 use tokio::net::UnixStream;
 
 /// What stays as it is in a segment of a path: RFC 3986 section 3.3, less what has a meaning in queries.
-const SEGMENT: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b':');
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b':');
 
 /// A client of the agent.
 #[derive(Clone, Debug)]
@@ -176,7 +175,10 @@ impl Client {
                 format!("no permission to use {socket}"),
                 "run as root, or as a member of the socket's group",
             ),
-            _ => Failure::failed(format!("cannot connect to {socket}: {error}"), "say where it is with --socket"),
+            _ => Failure::failed(
+                format!("cannot connect to {socket}: {error}"),
+                "say where it is with --socket",
+            ),
         }
     }
 }

@@ -118,6 +118,9 @@ impl From<Vec<Problem>> for Failure {
             count => format!("{file} has {count} problems; nothing of it is in force"),
         };
         let problems = problems.into_iter().map(ProblemView::from).collect();
-        Self { problems, ..Self::invalid(message, "correct them and try again; `lb check FILE` needs no agent") }
+        Self {
+            problems,
+            ..Self::invalid(message, "correct them and try again; `lb check FILE` needs no agent")
+        }
     }
 }

@@ -84,7 +84,9 @@ pub fn frame(tuple: &Tuple) -> Result<Vec<u8>, InvalidText> {
     let mut bytes = Vec::new();
     let written = match tuple.protocol {
         // Any sequence number and window: neither plays a part.
-        Protocol::Tcp => with_flags(ip.tcp(source, destination, 1, 64_240), tuple.flags).write(&mut bytes, &[]),
+        Protocol::Tcp => {
+            with_flags(ip.tcp(source, destination, 1, 64_240), tuple.flags).write(&mut bytes, &[])
+        }
         Protocol::Udp => ip.udp(source, destination).write(&mut bytes, &[]),
     };
     written.map_err(|error| InvalidText {
@@ -157,16 +159,12 @@ mod tests {
                     tcp.checksum() == tcp.calc_checksum_ipv6(&ip.header()).unwrap(),
                     tcp.destination_port(),
                 ),
-                (NetSlice::Ipv4(ip), TransportSlice::Udp(udp)) => (
-                    IpAddr::from(ip.header().destination()),
-                    udp.checksum() != 0,
-                    udp.destination_port(),
-                ),
-                (NetSlice::Ipv6(ip), TransportSlice::Udp(udp)) => (
-                    IpAddr::from(ip.header().destination()),
-                    udp.checksum() != 0,
-                    udp.destination_port(),
-                ),
+                (NetSlice::Ipv4(ip), TransportSlice::Udp(udp)) => {
+                    (IpAddr::from(ip.header().destination()), udp.checksum() != 0, udp.destination_port())
+                }
+                (NetSlice::Ipv6(ip), TransportSlice::Udp(udp)) => {
+                    (IpAddr::from(ip.header().destination()), udp.checksum() != 0, udp.destination_port())
+                }
                 other => panic!("{other:?}"),
             };
             assert_eq!(SocketAddr::new(address, port), expected);
@@ -177,7 +175,8 @@ mod tests {
     #[test]
     fn flags_are_those_that_were_asked_for() {
         let mut asked = tuple(Protocol::Tcp, "198.51.100.7:1", "192.0.2.10:2");
-        for (text, byte) in [("syn", 0x02), ("syn,ack", 0x12), ("FIN+ACK", 0x11), ("rst", 0x04), ("none", 0)] {
+        for (text, byte) in [("syn", 0x02), ("syn,ack", 0x12), ("FIN+ACK", 0x11), ("rst", 0x04), ("none", 0)]
+        {
             asked.flags = text.parse().unwrap();
             assert_eq!(frame(&asked).unwrap()[14 + 20 + 13], byte, "{text}");
         }

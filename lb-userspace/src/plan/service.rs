@@ -85,9 +85,9 @@ impl Block {
 
     /// The entry of a backend, if it is in use.
     fn find(&self, addr: &SocketAddr) -> Option<usize> {
-        self.entries.iter().position(|e| {
-            e.generation != 0 && e.addr == addr.ip().into() && e.port == addr.port().to_be()
-        })
+        self.entries
+            .iter()
+            .position(|e| e.generation != 0 && e.addr == addr.ip().into() && e.port == addr.port().to_be())
     }
 }
 
@@ -131,7 +131,8 @@ pub(super) fn reconcile(
         let (was, is) = (before(n), *entry);
         let gains = is_used(&is) && was.flags & !is.flags == 0;
         let first = if gains { is } else { was };
-        let there = if moved || installed.is_none() { entry_at(tables, target.start + n as u32) } else { was };
+        let there =
+            if moved || installed.is_none() { entry_at(tables, target.start + n as u32) } else { was };
         if first != there {
             let why = if gains { why(&was, &is) } else { Why::Moved };
             plan.steps.push(backend_step(name, why, &target, n, first));
@@ -197,7 +198,8 @@ fn target_block(
         target.start = allocator.backends(name, capacity)?;
         target.entries.resize(capacity as usize, BackendEntry::default());
     }
-    let mut free = (0..target.entries.len()).filter(|n| old.entries.get(*n).is_none_or(|e| e.generation == 0));
+    let mut free =
+        (0..target.entries.len()).filter(|n| old.entries.get(*n).is_none_or(|e| e.generation == 0));
     let mut keep = vec![false; target.entries.len()];
     for (addr, backend) in &wanted.backends {
         let hop = observed.next_hops.get(&addr.ip());
@@ -220,7 +222,8 @@ fn target_block(
             }
         };
         keep[index] = true;
-        target.entries[index] = with_next_hop(BackendEntry { flags: bits | was.flags & backend::flags::RESOLVED, ..was }, hop);
+        target.entries[index] =
+            with_next_hop(BackendEntry { flags: bits | was.flags & backend::flags::RESOLVED, ..was }, hop);
     }
     for (entry, keep) in target.entries.iter_mut().zip(keep) {
         if !keep {
@@ -273,9 +276,7 @@ fn slot_steps(
     tables: &Tables,
     rings: &mut RingCache,
 ) {
-    let selectable = |b: &&Backend| {
-        target.find(&b.address).is_some_and(|n| target.entries[n].selectable())
-    };
+    let selectable = |b: &&Backend| target.find(&b.address).is_some_and(|n| target.entries[n].selectable());
     let nodes = wanted.backends.values().filter(selectable).map(|b| (b.address, b.weight)).collect();
     let (ring, fresh) = rings.get(wanted, entry.seed, nodes);
     let lost = old.entries.iter().zip(&target.entries).any(|(was, is)| was.reachable() && !is.reachable());
