@@ -59,7 +59,7 @@ impl Kernel {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let pins = PathBuf::from(format!("/sys/fs/bpf/lb-test-{}-{n}", process::id()));
-        let options = Options { pins: pins.clone(), sizes: SIZES };
+        let options = Options { pins: pins.clone(), sizes: SIZES, log_drops: false };
         let dataplane = Dataplane::open(&options).expect("the data plane opens").dataplane;
         let maps = dataplane.maps();
         let flows = |table| Flows::open(maps, table).expect("the flow tables are pinned");

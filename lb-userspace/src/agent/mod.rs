@@ -20,6 +20,8 @@ mod explain;
 mod flows;
 mod hops;
 mod interfaces;
+#[cfg(test)]
+mod model_tests;
 pub mod options;
 mod remember;
 mod start;
