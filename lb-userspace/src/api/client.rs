@@ -167,7 +167,8 @@ impl Client {
     fn no_agent(&self, error: &std::io::Error) -> Failure {
         let socket = self.socket.display();
         match error.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Failure::failed(
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Failure::new(
+                FailureCode::NoAgent,
                 format!("no agent answers on {socket}: start one with `lb agent`"),
                 "or say where it is with --socket",
             ),

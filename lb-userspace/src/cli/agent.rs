@@ -21,11 +21,8 @@ pub struct AgentArgs {
     /// Directory of the state file
     #[arg(long, value_name = "DIR", default_value = AgentOptions::STATE)]
     state: PathBuf,
-    /// Directory of pinned maps and programs, on a BPF file system
-    #[arg(long, value_name = "DIR", default_value = AgentOptions::PINS)]
-    pins: PathBuf,
-    /// Seed of the cluster: balancers with the same seed and services choose the same backends; without it, the one
-    /// that was made when the agent first started
+    /// Seed of the cluster: balancers with the same seed and services choose the same backends.
+    /// Without it, the one that was made when the agent first started
     #[arg(long, value_name = "N")]
     seed: Option<u32>,
     /// Tell of each packet that is dropped; without it, drops are only counted
@@ -33,7 +30,7 @@ pub struct AgentArgs {
     log_drops: bool,
 }
 
-pub(super) async fn run(args: AgentArgs, socket: PathBuf) -> Result<()> {
-    let AgentArgs { config, state, pins, seed, log_drops } = args;
+pub(super) async fn run(args: AgentArgs, socket: PathBuf, pins: PathBuf) -> Result<()> {
+    let AgentArgs { config, state, seed, log_drops } = args;
     crate::agent::run(AgentOptions { config, state, socket, pins, seed, log_drops }).await
 }

@@ -1,6 +1,7 @@
 //! The command line's shape. Each verb's own arguments stand in its file.
 
-use super::{agent, apply, attach, backend, demo, doctor, explain, generate, service, stats};
+use super::{agent, apply, attach, backend, demo, doctor, explain, generate, pass, service, stats};
+use crate::agent::AgentOptions;
 use crate::api::DEFAULT_SOCKET;
 use crate::model::{InvalidText, parse_backend};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -40,6 +41,16 @@ pub struct Global {
     #[arg(long, global = true, value_name = "PATH", env = "LB_SOCKET", default_value = DEFAULT_SOCKET,
           help_heading = "Global options")]
     pub socket: PathBuf,
+    /// Directory of pinned maps and programs, on a BPF file system
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "LB_PINS",
+        default_value = AgentOptions::PINS,
+        help_heading = "Global options"
+    )]
+    pub pins: PathBuf,
     /// Print without colours; so do NO_COLOR and a pipe
     #[arg(long, global = true, help_heading = "Global options")]
     pub no_color: bool,
@@ -93,6 +104,8 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     /// Look for what keeps this machine from balancing well
     Doctor(doctor::DoctorArgs),
+    /// Attach a program that passes everything: the far end of a veth needs one
+    Pass(pass::PassArgs),
     /// Print a completion script
     Completions(generate::CompletionsArgs),
     /// Print the manual page

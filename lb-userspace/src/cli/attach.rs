@@ -4,6 +4,7 @@ use super::Session;
 use super::args::{DryRun, word};
 use super::output::How;
 use crate::api::client::segment;
+use crate::api::failure::{Failure, FailureCode};
 use crate::api::types::{AttachRequest, PlanView};
 use crate::model::AttachMode;
 use anyhow::Result;
@@ -27,7 +28,8 @@ pub struct AttachArgs {
 /// Arguments of `lb detach`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Services stay as they are: attach again and they go on.\n\nExamples:\n  lb detach eth0\n  lb detach --all"
+    after_help = "Services stay as they are: attach again and they go on. Works without an agent too; the next agent
+attaches again what its state or its configuration names.\n\nExamples:\n  lb detach eth0\n  lb detach --all"
 )]
 pub struct DetachArgs {
     /// Interfaces
@@ -71,19 +73,19 @@ pub(super) async fn detach(session: &mut Session, args: DetachArgs) -> Result<()
     };
     let mut plans = Vec::new();
     for path in paths {
-        let plan =
-            session.client.change(Method::DELETE, &path, &serde_json::json!({}), args.dry.dry_run).await;
+        let body = serde_json::json!({});
+        let plan = session.client.change(Method::DELETE, &path, &body, args.dry.dry_run).await;
+        if matches!(&plan, Err(failure) if failure.code == FailureCode::NoAgent) && session.has_pins() {
+            plans = session.detach_pinned(&args.interfaces, args.dry.dry_run)?;
+            break;
+        }
         finish(session, &mut plans, plan)?;
     }
     print(session, &plans)
 }
 
 /// Keeps what was done; if it was not, first says what was done before.
-fn finish(
-    session: &mut Session,
-    plans: &mut Vec<PlanView>,
-    plan: Result<PlanView, crate::api::failure::Failure>,
-) -> Result<()> {
+fn finish(session: &mut Session, plans: &mut Vec<PlanView>, plan: Result<PlanView, Failure>) -> Result<()> {
     match plan {
         Ok(plan) => plans.push(plan),
         Err(failure) => {

@@ -234,11 +234,13 @@ fn backend_cells(backend: &BackendView, wide: bool) -> Vec<Cell> {
 fn backend_state(backend: &BackendView) -> (String, How) {
     let health = backend.health.as_str();
     if backend.admin == AdminState::Draining {
-        let left = backend
-            .drain_deadline
-            .map_or_else(String::new, |until| format!(", {} left", span(until.saturating_sub(now()))));
-        let then = if backend.remove_when_drained { ", then removed" } else { "" };
-        return (format!("draining ({health}{left}{then})"), How::Warning);
+        let mut parts = vec![health.to_owned()];
+        parts.extend(backend.flows_left.map(|flows| format!("flows left: {flows}")));
+        parts.extend(
+            backend.drain_deadline.map(|until| format!("{} left", span(until.saturating_sub(now())))),
+        );
+        parts.extend(backend.remove_when_drained.then(|| "then removed".to_owned()));
+        return (format!("draining ({})", parts.join(", ")), How::Warning);
     }
     let how = match backend.health {
         HealthState::Up => How::Good,

@@ -66,7 +66,7 @@ pub(super) async fn run(session: &mut Session, args: ExplainArgs) -> Result<()> 
     })();
     let packet = packet.map_err(|InvalidText { message, remedy }| Failure::invalid(message, remedy))?;
     let request = ExplainRequest { interface: args.iface, frame: hex::encode(packet) };
-    let answer = session.client.explain(&request).await?;
+    let answer = session.explain(&request).await?;
     if session.out.is_json() {
         return session.out.json(&answer);
     }
@@ -124,7 +124,7 @@ async fn capture(session: &mut Session, file: &Path, interface: Option<&str>) ->
     for packet in packets {
         let request =
             ExplainRequest { interface: interface.map(str::to_owned), frame: hex::encode(&packet.frame) };
-        let answer = session.client.explain(&request).await?;
+        let answer = session.explain(&request).await?;
         if session.out.is_json() {
             explained.push(Explained { number: packet.number, answer });
             continue;

@@ -11,13 +11,16 @@ mod errors;
 mod explain;
 mod export;
 mod generate;
+mod offline;
 mod output;
+mod pass;
 mod plan;
 mod service;
 mod stats;
 mod status;
 
 use crate::api::client::Client;
+use crate::dataplane::pins::Pins;
 use anyhow::{Context, Result};
 use args::{Cli, Command};
 use clap::{CommandFactory, FromArgMatches};
@@ -29,6 +32,8 @@ use tracing_subscriber::EnvFilter;
 struct Session {
     client: Client,
     out: Out,
+    /// What is left of an agent when none answers.
+    pins: Pins,
 }
 
 /// Runs `lb` with the arguments of this process.
@@ -90,11 +95,15 @@ fn log(cli: &Cli) {
 }
 
 async fn dispatch(cli: Cli) -> Result<ExitCode> {
-    let mut session = Session { client: Client::new(&cli.global.socket), out: Out::new(&cli.global) };
+    let mut session = Session {
+        client: Client::new(&cli.global.socket),
+        out: Out::new(&cli.global),
+        pins: Pins::new(&cli.global.pins),
+    };
     let session = &mut session;
     match cli.command {
         Command::Demo(args) => demo::run(args).await?,
-        Command::Agent(args) => agent::run(args, cli.global.socket).await?,
+        Command::Agent(args) => agent::run(args, cli.global.socket, cli.global.pins).await?,
         Command::Attach(args) => attach::attach(session, args).await?,
         Command::Detach(args) => attach::detach(session, args).await?,
         Command::Service(command) => service::run(session, command).await?,
@@ -107,6 +116,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Stats(args) => stats::run(session, args).await?,
         Command::Explain(args) => explain::run(session, args).await?,
         Command::Doctor(args) => return doctor::run(session, args).await,
+        Command::Pass(args) => pass::run(session, &args)?,
         Command::Completions(args) => generate::completions(session, &args)?,
         Command::Man(args) => generate::man(session, &args)?,
     }

@@ -3,7 +3,7 @@
 use super::args::{Format, Global};
 use anstream::{AutoStream, ColorChoice};
 use anyhow::Result;
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 use std::fmt;
 use std::io::{self, IsTerminal, Stdout, Write};
@@ -94,8 +94,13 @@ impl Out {
         // Whether they are shown is decided by the stream.
         table.enforce_styling();
         let pad = " ".repeat(indent);
-        for line in table.lines() {
-            self.line(format_args!("{pad}{}", line.trim_end()))?;
+        for (index, line) in table.lines().enumerate() {
+            let line = line.trim_end();
+            // Bold here and not in the cells: padding inside of styles could not be trimmed.
+            match index {
+                0 => self.line(format_args!("{pad}{}", owo_colors::OwoColorize::bold(&line)))?,
+                _ => self.line(format_args!("{pad}{line}"))?,
+            }
         }
         Ok(())
     }
@@ -105,11 +110,7 @@ impl Out {
 pub(super) fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(
-        headings
-            .iter()
-            .map(|heading| Cell::new(heading.trim_end_matches('>')).add_attribute(Attribute::Bold)),
-    );
+    table.set_header(headings.iter().map(|heading| heading.trim_end_matches('>')));
     for (index, heading) in headings.iter().enumerate() {
         if let Some(column) = table.column_mut(index) {
             column.set_padding((0, 2));

@@ -12,6 +12,9 @@ impl Session {
         if out.is_json() {
             return out.json(plan);
         }
+        if plan.dry_run && plan.changed {
+            out.line("dry run, nothing was done; this is what would be:")?;
+        }
         out.line(&plan.message)?;
         // What was done is already said; what would be done is what was asked for.
         if plan.dry_run {
@@ -37,7 +40,6 @@ impl Session {
                 };
                 out.line(slots)?;
             }
-            out.line("dry run: nothing was done")?;
         }
         for warning in &plan.warnings {
             out.line(format_args!("{} {warning}", How::Warning.paint("warning:")))?;

@@ -257,7 +257,7 @@ async fn show(session: &mut Session, name: &str) -> Result<()> {
 
 /// A row for each service.
 pub(super) fn services_table(services: &[ServiceView], wide: bool) -> Table {
-    let mut headings = vec!["SERVICE", "LISTEN", "MODE", "STATE", "UP>", "DOWN>", "DRAINING>", "CHECK"];
+    let mut headings = vec!["SERVICE", "LISTEN", "MODE", "STATE", "UP>", "DRAINING>", "CHECK"];
     if wide {
         headings.extend(["SCHEDULER", "ON-DOWN", "ANNOUNCE", "TRACKING", "IDLE-TIMEOUT-S>", "RING-SIZE>"]);
     }
@@ -269,15 +269,14 @@ pub(super) fn services_table(services: &[ServiceView], wide: bool) -> Table {
         let up = count(|b| {
             b.admin == AdminState::Active && matches!(b.health, HealthState::Up | HealthState::Unchecked)
         });
-        let down = service.backends.len() - up - draining;
+        let active = service.backends.len() - draining;
         let (word, how) = service_state(service);
         let mut row = vec![
             Cell::new(&service.name),
             Cell::new(&service.listen),
             Cell::new(&service.mode),
             state(word, how),
-            Cell::new(up),
-            state(down, if down > 0 { How::Bad } else { How::Plain }),
+            state(format!("{up}/{active}"), if up < active { How::Warning } else { How::Plain }),
             state(draining, if draining > 0 { How::Warning } else { How::Plain }),
             Cell::new(service.check.as_deref().unwrap_or("none")),
         ];

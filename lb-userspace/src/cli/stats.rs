@@ -45,7 +45,7 @@ pub(super) async fn run(session: &mut Session, args: StatsArgs) -> Result<()> {
     let StatsArgs { service, watch, reasons } = args;
     let mut before: Option<(Instant, StatsView)> = None;
     loop {
-        let now = session.client.stats(service.as_deref()).await?;
+        let now = session.stats(service.as_deref()).await?;
         let at = Instant::now();
         let out = &mut session.out;
         if out.is_json() {
@@ -79,6 +79,9 @@ fn print(
 ) -> Result<()> {
     let wide = out.is_wide();
     if reasons {
+        if stats.reasons.is_empty() && stats.services.iter().all(|service| service.reasons.is_empty()) {
+            return out.line("no packet has come through an attached interface yet");
+        }
         return out.table(reasons_table(stats, wide), 0);
     }
     if stats.services.is_empty() {

@@ -113,7 +113,7 @@ fn far_end(link: &Link, peer: Option<&Link>, gro: Option<bool>) -> Option<Findin
             Severity::Note,
             name,
             "the other end is in another network namespace: it needs an XDP program, or GRO, to receive from here",
-            "there: ethtool -K IFACE gro on for what is redirected; an XDP program that passes for what is sent back",
+            "there: lb pass IFACE; for what is only redirected, ethtool -K IFACE gro on is enough",
         ));
     };
     if peer.xdp.is_some() {
@@ -127,7 +127,7 @@ fn far_end(link: &Link, peer: Option<&Link>, gro: Option<bool>) -> Option<Findin
             "the other end, {}, runs no XDP program: frames sent back to it in native mode are lost",
             peer.name
         ),
-        format!("attach a program that passes to {}, or use --mode generic", peer.name),
+        format!("lb pass {}, or attach with --mode generic", peer.name),
     ))
 }
 

@@ -109,8 +109,8 @@ fn no_agent_is_said_with_how_to_start_one() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("lb.sock");
     let mut command = Command::new(env!("CARGO_BIN_EXE_lb"));
-    let ran = run(command.arg("--socket").arg(&socket).arg("status"));
-    assert_eq!(ran.code, 1);
+    let ran = run(command.env("LB_PINS", directory.path()).arg("--socket").arg(&socket).arg("status"));
+    assert_eq!(ran.code, 1, "{ran:?}");
     let expected = format!("no agent answers on {}: start one with `lb agent`", socket.display());
     assert!(ran.err.contains(&expected), "{ran:?}");
     // The same if an agent died and left its socket.

@@ -146,6 +146,7 @@ fn tables_are_aligned_and_in_people_s_units() {
     );
     assert_eq!(table[1][..3], ["10.0.0.11:8443", "100", "unchecked"]);
     assert!(ran.out.contains("███████░░░  66.7%") && ran.out.contains("3.0 MiB"), "{}", ran.out);
+    assert!(ran.out.lines().all(|line| line == line.trim_end()), "{ran:?}");
     // Numbers end in the same column.
     let ends: Vec<_> = ran.out.lines().skip(1).map(|line| line.find(" unchecked").unwrap()).collect();
     assert_eq!(ends[0], ends[1]);
@@ -300,6 +301,7 @@ fn every_verb_has_help() {
         "stats",
         "explain",
         "doctor",
+        "pass",
         "completions",
         "man",
     ] {

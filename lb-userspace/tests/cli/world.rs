@@ -70,6 +70,7 @@ impl World {
     pub(crate) fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lb"));
         command.arg("--socket").arg(self.socket()).args(arguments.split_whitespace());
+        command.env("LB_PINS", self.directory.path().join("no-pins"));
         command.env_remove("LB_SOCKET").env_remove("LB_LOG").env_remove("NO_COLOR").stdin(Stdio::null());
         command
     }
