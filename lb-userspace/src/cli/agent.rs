@@ -21,8 +21,8 @@ pub struct AgentArgs {
     /// Directory of the state file
     #[arg(long, value_name = "DIR", default_value = AgentOptions::STATE)]
     state: PathBuf,
-    /// Seed of the cluster: balancers with the same seed and services choose the same backends.
-    /// Without it, the one that was made when the agent first started
+    /// Seed of the cluster: balancers with the same seed and services choose the same backends; without it, the one
+    /// that was made when the agent first started
     #[arg(long, value_name = "N")]
     seed: Option<u32>,
     /// Tell of each packet that is dropped; without it, drops are only counted
