@@ -70,8 +70,11 @@ pub(super) fn live(snapshot: &Snapshot, width: usize) -> Vec<String> {
         ),
         format!(
             "  {}",
-            format!("{:<20}{:<cells$}{:>7}{:>14}{:>10}", "", "new connections", "share", "connections", "req/s")
-                .dimmed()
+            format!(
+                "{:<20}{:<cells$}{:>7}{:>14}{:>10}",
+                "", "new connections", "share", "connections", "req/s"
+            )
+            .dimmed()
         ),
     ];
     lines.extend(snapshot.rows.iter().enumerate().map(|(backend, row)| {
@@ -87,7 +90,8 @@ pub(super) fn live(snapshot: &Snapshot, width: usize) -> Vec<String> {
     }));
     let open: u64 = snapshot.rows.iter().map(|row| row.open).sum();
     let rate: f64 = snapshot.rows.iter().map(|row| row.rate).sum();
-    let agent = if snapshot.agent { "agent running".green().to_string() } else { "no agent".red().to_string() };
+    let agent =
+        if snapshot.agent { "agent running".green().to_string() } else { "no agent".red().to_string() };
     let lost = match snapshot.lost {
         0 => "0 lost".green().to_string(),
         lost => format!("{lost} lost").red().bold().to_string(),
@@ -251,8 +255,6 @@ pub(super) struct Summary {
     pub(super) without_agent: Option<Duration>,
     /// Packets dropped for a wrong checksum, in all namespaces.
     pub(super) checksum_errors: u64,
-    /// Phase whose new connections show the distribution, and what each backend should have, 0 to 1.
-    pub(super) even: Option<(Phase, [f64; BACKENDS])>,
     /// What went wrong besides losses.
     pub(super) faults: Vec<String>,
 }
@@ -270,7 +272,7 @@ impl Summary {
             format!(
                 "  {}",
                 format!(
-                    "{:<26}{:>8}{:>13}{:>11}{:>11}{:>10}{:>7}",
+                    "{:<16}{:>8}{:>13}{:>11}{:>11}{:>10}{:>7}",
                     "PHASE", "TOOK", "CONNECTIONS", "REQUESTS", "DATAGRAMS", "SLOWEST", "LOST"
                 )
                 .dimmed()
@@ -292,7 +294,7 @@ impl Summary {
             (excused, faults) => format!("{:>7}", excused + faults).red().to_string(),
         };
         format!(
-            "  {:<26}{:>8}{:>13}{:>11}{:>11}{:>10}{lost}",
+            "  {:<16}{:>8}{:>13}{:>11}{:>11}{:>10}{lost}",
             phase.name,
             format!("{:.1} s", took.as_secs_f64()),
             thousands(phase.opened.iter().sum()),
@@ -304,32 +306,29 @@ impl Summary {
 
     fn numbers(&self) -> Vec<String> {
         let books = &self.books;
-        let mut lines = vec![number(
-            "Traffic",
-            &format!(
-                "{} connections ({} IPv4, {} IPv6), {} requests, {:.1} MB, every byte compared",
-                thousands(books.opened.iter().sum()),
-                thousands(books.families[0]),
-                thousands(books.families[1]),
-                thousands(books.answered.iter().sum()),
-                books.bytes as f64 / 1e6,
-            ),
-        )];
-        if let Some((phase, expected)) = &self.even
-            && let Some(shares) = phase.shares()
-        {
-            let each = (0..BACKENDS).map(|backend| {
-                let [is, should] = [shares[backend], expected[backend]].map(|share| share * 100.0);
-                format!("{} {is:.1}% ({should:.1})", backend_name(backend))
-            });
-            lines.push(number(
-                "Distribution",
+        let mut lines = vec![
+            number(
+                "Traffic",
                 &format!(
-                    "{}  {}",
-                    each.collect::<Vec<_>>().join("  "),
-                    "measured (expected)".dimmed()
+                    "{} connections, {} over IPv4 and {} over IPv6",
+                    thousands(books.opened.iter().sum()),
+                    thousands(books.families[0]),
+                    thousands(books.families[1]),
                 ),
-            ));
+            ),
+            number(
+                "",
+                &format!(
+                    "{} requests, {:.1} MB that came back byte by byte",
+                    thousands(books.answered.iter().sum()),
+                    books.bytes as f64 / 1e6,
+                ),
+            ),
+        ];
+        if let Some(even) = books.phases.first().filter(|phase| phase.shares().is_some()) {
+            let expected = 100.0 / BACKENDS as f64;
+            let measured = distribution(even.opened);
+            lines.push(number("Distribution", &format!("{measured}   expected {expected:.1}% each")));
         }
         if let Some(outage) = self.outage {
             let took = duration(outage.detected - outage.stopped);
@@ -337,14 +336,14 @@ impl Summary {
             lines.push(number(
                 "",
                 &format!(
-                    "{} connections ended with it, {} attempts met it before that, 0 may after",
+                    "{} connections ended with it, {} attempts met it before that",
                     self.judgement.with_backend.len(),
                     self.judgement.before_detection.len(),
                 ),
             ));
         }
         if let Some(without) = self.without_agent {
-            lines.push(number("Agent killed", &format!("{} without it, traffic went on", duration(without))));
+            lines.push(number("No agent", &format!("for {}, and traffic went on", duration(without))));
         }
         lines.push(number("Checksums", &format!("{} wrong, in all namespaces", self.checksum_errors)));
         lines
@@ -353,7 +352,11 @@ impl Summary {
     fn verdict(&self) -> Vec<String> {
         if self.good() {
             let stopped = if self.outage.is_some() { " but what was on the stopped backend" } else { "" };
-            return vec![format!("  {} {}", "✓".green().bold(), format!("Nothing was lost{stopped}.").bold())];
+            return vec![format!(
+                "  {} {}",
+                "✓".green().bold(),
+                format!("Nothing was lost{stopped}.").bold()
+            )];
         }
         let losses = self.judgement.faults.len();
         let mut lines = Vec::new();
@@ -361,7 +364,8 @@ impl Summary {
             let title = format!("{losses} lost without an excuse:");
             lines.push(format!("  {} {}", "✗".red().bold(), title.bold()));
             lines.extend(self.judgement.faults.iter().take(8).map(|loss| {
-                let on = loss.backend.map_or_else(String::new, |backend| format!(" on {}", backend_name(backend)));
+                let on =
+                    loss.backend.map_or_else(String::new, |backend| format!(" on {}", backend_name(backend)));
                 let when = self.when(loss.began);
                 format!("      {when}: {:?} of {:?}{on}: {}", loss.what, loss.family, loss.why)
             }));
@@ -452,7 +456,8 @@ mod tests {
 
     #[test]
     fn long_commands_break_where_a_shell_goes_on() {
-        let text = "lb service add web tcp://192.0.2.10:80 --backend 10.11.0.11:8080 --backend 10.11.0.12:8080";
+        let text =
+            "lb service add web tcp://192.0.2.10:80 --backend 10.11.0.11:8080 --backend 10.11.0.12:8080";
         let rows = plain(command(text, 80));
         assert!(rows.len() > 1 && rows.iter().all(|row| row.chars().count() <= 80), "{rows:?}");
         assert!(rows[1..].iter().all(|row| row.trim_start().starts_with("--backend ")), "{rows:?}");
@@ -480,7 +485,6 @@ mod tests {
         let books = ledger.snapshot();
         let stopped = books.phases[0].began;
         Summary {
-            even: Some((books.phases[0].clone(), [0.25; BACKENDS])),
             books,
             judgement: Judgement::default(),
             outage: Some(Outage { backend: 1, stopped, detected: stopped + Duration::from_millis(412) }),
@@ -494,14 +498,15 @@ mod tests {
     fn a_good_end_says_so() {
         let text = plain(summary().lines()).join("\n");
         for part in [
-            "4 connections (4 IPv4, 0 IPv6)",
-            "b4 25.0% (25.0)",
+            "4 connections, 4 over IPv4 and 0 over IPv6",
+            "b4 25.0%   expected 25.0% each",
             "412 ms until nothing new went to the stopped backend",
             "✓ Nothing was lost but what was on the stopped backend.",
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }
         assert!(summary().good());
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "wider than a terminal:\n{text}");
     }
 
     #[test]
