@@ -135,7 +135,8 @@ pub(super) fn reconcile(
             if moved || installed.is_none() { entry_at(tables, target.start + n as u32) } else { was };
         if first != there {
             let why = if gains { why(&was, &is) } else { Why::Moved };
-            plan.steps.push(backend_step(name, why, &target, n, first));
+            let named = if is_used(&first) { first } else { there };
+            plan.steps.push(backend_step(name, why, &target, n, first, &named));
         }
     }
     reverse_steps(plan, wanted, &entry, &target, tables);
@@ -158,9 +159,9 @@ pub(super) fn reconcile(
     for (n, entry) in target.entries.iter().enumerate() {
         let (was, is) = (before(n), *entry);
         if is_used(&was) && is_used(&is) && was.flags & !is.flags != 0 {
-            plan.steps.push(backend_step(name, why(&was, &is), &target, n, is));
+            plan.steps.push(backend_step(name, why(&was, &is), &target, n, is, &is));
         } else if is_used(&was) && !is_used(&is) {
-            plan.steps.push(backend_step(name, Why::Removed, &target, n, is));
+            plan.steps.push(backend_step(name, Why::Removed, &target, n, is, &was));
             removed = true;
         }
     }
@@ -262,8 +263,17 @@ fn why(was: &BackendEntry, is: &BackendEntry) -> Why {
     }
 }
 
-fn backend_step(service: &str, why: Why, block: &Block, n: usize, entry: BackendEntry) -> Step {
-    Step::Backend { service: service.into(), why, index: block.start + n as u32, entry }
+/// Writes an entry of `block`; `named` is the one that still tells whose it is.
+fn backend_step(
+    service: &str,
+    why: Why,
+    block: &Block,
+    n: usize,
+    entry: BackendEntry,
+    named: &BackendEntry,
+) -> Step {
+    let address = SocketAddr::new(named.addr.into(), u16::from_be(named.port));
+    Step::Backend { service: service.into(), why, address, index: block.start + n as u32, entry }
 }
 
 /// Gives slots to whom they should belong to.
@@ -349,9 +359,9 @@ pub(super) fn remove(plan: &mut Plan, name: Option<String>, entry: &ServiceEntry
     let used = || block.entries.iter().enumerate().filter(|(_, e)| e.generation != 0);
     let keys: Vec<Key> = used().map(|(_, b)| Key::endpoint(b.addr, b.port, entry.key.protocol())).collect();
     remove_reverse(plan, name.as_ref(), entry.id, &keys, tables);
-    for (n, _) in used() {
+    for (n, was) in used() {
         let service = name.clone().unwrap_or_default();
-        plan.steps.push(backend_step(&service, Why::Removed, &block, n, BackendEntry::default()));
+        plan.steps.push(backend_step(&service, Why::Removed, &block, n, BackendEntry::default(), was));
     }
     plan.steps.push(Step::ForgetFlows { service: name, id: entry.id });
 }
