@@ -1,0 +1,3 @@
+//! Real programs through networks of namespaces: what users would see. A file for each matter.
+
+mod transfer;
