@@ -2,8 +2,11 @@
 
 pub mod agent;
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod dataplane;
+pub mod demo;
+pub mod doctor;
 pub mod explain;
 pub mod health;
 pub mod lab;

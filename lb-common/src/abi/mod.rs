@@ -58,7 +58,19 @@ pub(crate) use abi;
 /// For services and the way back the word is `port (network order) | protocol << 16 | VALID << 24`; for neighbours it is
 /// the interface. A word of zero means the entry is empty; writers store it last.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
 )]
 #[repr(C)]
 pub struct Key {

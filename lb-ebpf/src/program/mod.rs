@@ -6,6 +6,7 @@ mod maps;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
+use aya_log_ebpf::debug;
 use frame::XdpFrame;
 use lb_common::pipeline;
 use lb_common::reason::Fate;
@@ -37,7 +38,14 @@ fn decide<const MODE: u32>(ctx: &XdpContext) -> u32 {
     let verdict = pipeline::run(&mut XdpFrame::new(ctx), &maps);
     match verdict.reason.fate() {
         Fate::Pass => XDP_PASS,
-        Fate::Drop => XDP_DROP,
+        Fate::Drop => {
+            if MODE == LIVE {
+                // The agent reads the numbers. With the level at 0, as it is loaded unless it was asked for, the verifier
+                // removes all of this.
+                debug!(ctx, "{} {} {}", verdict.reason as u32, verdict.service, ingress);
+            }
+            XDP_DROP
+        }
         Fate::Forward if verdict.egress == ingress => XDP_TX,
         // `Tables::send` has told the kernel where to.
         Fate::Forward => XDP_REDIRECT,

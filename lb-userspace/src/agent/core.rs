@@ -16,6 +16,7 @@ use crate::api::failure::{Failure, FailureCode};
 use crate::api::types::PlanView;
 use crate::config::{self, Change, Outcome};
 use crate::dataplane::counters::Counters;
+use crate::dataplane::drops;
 use crate::dataplane::events::Events;
 use crate::dataplane::flows::{FlowTable, Flows};
 use crate::dataplane::{Dataplane, Opened, Options, Sizes, Start, Tables};
@@ -68,7 +69,7 @@ pub(super) struct Core {
     said: Option<String>,
     sizes: Sizes,
     entries: [(Memory, Flows); 2],
-    health: HealthMap,
+    pub(super) health: HealthMap,
     ways: Ways,
     netlink: Netlink,
     store: Store,
@@ -90,7 +91,8 @@ impl Core {
             state.seed = seed;
         }
         if let Some(path) = &options.config {
-            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
             let outcome = outcome_of(&state.desired, Source { text, name: path.display().to_string() })
                 .map_err(|failure| anyhow::anyhow!(views::full_text(&failure)))?;
             messages.extend(outcome.warnings);
@@ -98,7 +100,8 @@ impl Core {
         }
 
         let opened = block_in_place(|| {
-            Dataplane::open(&Options { pins: options.pins.clone(), sizes: Sizes::default() })
+            let (pins, log_drops) = (options.pins.clone(), options.log_drops);
+            Dataplane::open(&Options { pins, sizes: Sizes::default(), log_drops })
         })?;
         let Opened { dataplane, start, unknown, kept_sizes } = opened;
         messages.extend(unknown.iter().map(|path| {
@@ -114,6 +117,14 @@ impl Core {
         let counters = Counters::open(dataplane.maps())?;
         let sizes = sizes(&tables, &counters);
         let events = Events::open(dataplane.maps())?;
+        if options.log_drops {
+            let program = dataplane.program_id()?;
+            tokio::spawn(async move {
+                if let Err(error) = drops::follow(program).await {
+                    tracing::warn!(%error, "dropped packets are not told of");
+                }
+            });
+        }
         let entries = [
             (Memory::Flows, Flows::open(dataplane.maps(), FlowTable::Established)?),
             (Memory::Embryonic, Flows::open(dataplane.maps(), FlowTable::Embryonic)?),
@@ -154,7 +165,10 @@ impl Core {
         };
         let found = core.dataplane.interfaces()?.attached()?;
         for gone in &found.vanished {
-            tracing::info!(interface = gone.name, "was deleted while it was attached: attached again when it is back");
+            tracing::info!(
+                interface = gone.name,
+                "was deleted while it was attached: attached again when it is back"
+            );
         }
         core.interfaces.adopt(found.attached);
         core.announcer.adopt(&core.interfaces.attached()).await?;
@@ -205,6 +219,10 @@ impl Core {
         tracing::info!(service = &*target.service, backend = %target.backend, "{health}: {reason}");
         self.health.insert((target.service.to_string(), target.backend), health);
         self.unsaved = true;
+        // The check that found it up has made the kernel find its MAC address: new flows must not wait for the news.
+        if let Err(error) = self.hops.look_again().await {
+            self.failed("ask for next hops", &error);
+        }
         self.converge().await;
     }
 
@@ -322,7 +340,9 @@ impl Core {
             match result {
                 Ok(attached) => {
                     view.warnings.extend(
-                        attached.fallback.map(|why| format!("{name} is attached in generic mode, which is slower: {why}")),
+                        attached
+                            .fallback
+                            .map(|why| format!("{name} is attached in generic mode, which is slower: {why}")),
                     );
                     if !was_attached {
                         done.push(name.clone());
@@ -378,12 +398,13 @@ impl Core {
             Err(error) => self.failed("plan", &error),
         }
         let known = &self.health;
-        let lookup = |t: &Target| {
-            known.get(&(t.service.to_string(), t.backend)).copied().unwrap_or_default()
-        };
+        let lookup = |t: &Target| known.get(&(t.service.to_string(), t.backend)).copied().unwrap_or_default();
         self.runner.update(health::targets(&desired), lookup);
         self.health.retain(|(service, backend), _| {
-            desired.services.get(service).is_some_and(|s| s.check.is_some() && s.backends.contains_key(backend))
+            desired
+                .services
+                .get(service)
+                .is_some_and(|s| s.check.is_some() && s.backends.contains_key(backend))
         });
         self.allow_egress();
         let fit = self.fit();
@@ -440,7 +461,8 @@ impl Core {
     /// Services that have a backend for new flows.
     fn fit(&self) -> BTreeSet<String> {
         let serves = |name: &String| {
-            let entry = self.ids.get(name).and_then(|id| self.tables.services.iter().find(|e| e.id == *id))?;
+            let entry =
+                self.ids.get(name).and_then(|id| self.tables.services.iter().find(|e| e.id == *id))?;
             let mut block = entry.backends..entry.backends + entry.capacity;
             block.any(|n| self.tables.backends.get(n).is_some_and(|b| b.selectable())).then_some(())
         };
@@ -448,7 +470,8 @@ impl Core {
     }
 
     fn timeouts(&self) -> Timeouts {
-        let timeout = |(name, id): (&String, &u32)| Some((*id, self.state.desired.services.get(name)?.idle_timeout));
+        let timeout =
+            |(name, id): (&String, &u32)| Some((*id, self.state.desired.services.get(name)?.idle_timeout));
         self.ids.iter().filter_map(timeout).collect()
     }
 
@@ -459,7 +482,9 @@ impl Core {
             self.failed("close windows", &error);
         }
         let draining = |d: &Desired| {
-            d.services.values().any(|s| s.backends.values().any(|b| matches!(b.admin, Admin::Draining { .. })))
+            d.services
+                .values()
+                .any(|s| s.backends.values().any(|b| matches!(b.admin, Admin::Draining { .. })))
         };
         let due = self.ticks.is_multiple_of(SWEEP) && self.windows.any_tracked();
         if !(due || draining(&self.state.desired)) {
@@ -473,7 +498,8 @@ impl Core {
     fn sweep(&mut self, timeouts: &Timeouts) -> Result<()> {
         let entries = self.remembered()?;
         let gone = self.windows.sweep(&mut self.tables, entries.iter().copied(), timeouts, monotonic_ns())?;
-        let removed: BTreeSet<_> = gone.iter().map(|(_, key)| (key.client.0, key.ports, key.service)).collect();
+        let removed: BTreeSet<_> =
+            gone.iter().map(|(_, key)| (key.client.0, key.ports, key.service)).collect();
         let left = entries.iter().filter(|(_, k, _)| !removed.contains(&(k.client.0, k.ports, k.service)));
         self.flows = FlowCounts::new(left, &self.ids, &self.tables);
         for (memory, keys) in flows::by_memory(gone) {
@@ -484,7 +510,8 @@ impl Core {
 
     fn forget_flows(&mut self, id: u32) -> Result<()> {
         let entries = self.remembered()?;
-        let of = entries.iter().filter(|(_, key, _)| key.service == id).map(|(memory, key, _)| (*memory, *key));
+        let of =
+            entries.iter().filter(|(_, key, _)| key.service == id).map(|(memory, key, _)| (*memory, *key));
         for (memory, keys) in flows::by_memory(of.collect()) {
             self.forget(memory, &keys)?;
         }

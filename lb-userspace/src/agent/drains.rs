@@ -26,7 +26,8 @@ pub(crate) fn ended(
             let Admin::Draining { until, remove: true } = backend.admin else { continue };
             let late = until.is_some_and(|until| now >= until);
             let empty = || {
-                entry.is_some_and(|e| windows.open(&e) == 0) && flows.on(&service.name, backend.address).entries == 0
+                entry.is_some_and(|e| windows.open(&e) == 0)
+                    && flows.on(&service.name, backend.address).entries == 0
             };
             if late || empty() {
                 changes.push(Change::RemoveBackend {

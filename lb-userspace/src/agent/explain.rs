@@ -13,8 +13,9 @@ use std::net::SocketAddr;
 
 /// Asks the program.
 pub(super) fn answer(core: &Core, request: &ExplainRequest) -> Result<ExplainView, Failure> {
-    let frame = hex::decode(&request.frame)
-        .map_err(|error| Failure::invalid(format!("the frame is not hexadecimal: {error}"), "give pairs of digits"))?;
+    let frame = hex::decode(&request.frame).map_err(|error| {
+        Failure::invalid(format!("the frame is not hexadecimal: {error}"), "give pairs of digits")
+    })?;
     let (ifindex, interface) = interface(core, request.interface.as_deref())?;
     let explainer = Explainer::open(core.dataplane.pins(), core.dataplane.maps())
         .map_err(|error| Failure::failed(error.to_string(), "see `lb status`"))?;
@@ -33,7 +34,10 @@ fn interface(core: &Core, wanted: Option<&str>) -> Result<(u32, String), Failure
             .map(|ifindex| (ifindex, name.to_owned()))
             .map_err(|error| Failure::new(FailureCode::NotFound, error.to_string(), "see `lb status`")),
         None => attached.into_iter().min_by(|a, b| a.1.cmp(&b.1)).ok_or_else(|| {
-            Failure::failed("no interface is attached, so no packet arrives", "lb attach IFACE, or name one with --iface")
+            Failure::failed(
+                "no interface is attached, so no packet arrives",
+                "lb attach IFACE, or name one with --iface",
+            )
         }),
     }
 }

@@ -94,7 +94,8 @@ impl Hops {
 
     /// Probes neighbours that are unresolved or long unconfirmed, and looks again at ways that there were not.
     pub(crate) async fn keep_fresh(&mut self) -> Result<(), net::Error> {
-        let without: Vec<IpAddr> = self.answers.iter().filter(|(_, a)| a.is_err()).map(|(addr, _)| *addr).collect();
+        let without: Vec<IpAddr> =
+            self.answers.iter().filter(|(_, a)| a.is_err()).map(|(addr, _)| *addr).collect();
         self.ask(without).await?;
         let due: BTreeSet<(u32, IpAddr)> = self
             .answers
@@ -116,6 +117,13 @@ impl Hops {
             }
         }
         Ok(())
+    }
+
+    /// Asks again for next hops whose MAC address was not known.
+    pub(crate) async fn look_again(&mut self) -> Result<(), net::Error> {
+        let unresolved = |answer: &Result<Answer, Unresolved>| answer.as_ref().is_ok_and(|hop| hop.mac.is_none());
+        let again = self.answers.iter().filter(|(_, answer)| unresolved(answer)).map(|(addr, _)| *addr).collect();
+        self.ask(again).await
     }
 
     async fn ask(&mut self, backends: Vec<IpAddr>) -> Result<(), net::Error> {

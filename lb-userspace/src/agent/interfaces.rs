@@ -112,7 +112,8 @@ impl Interfaces {
                 self.states.insert(name.clone(), State::Missing { reason });
                 continue;
             };
-            if matches!(self.states.get(name), Some(State::Attached { ifindex, .. }) if *ifindex == link.index) {
+            if matches!(self.states.get(name), Some(State::Attached { ifindex, .. }) if *ifindex == link.index)
+            {
                 continue;
             }
             if let Err(error) = self.attach(dataplane, link, *mode) {

@@ -20,8 +20,8 @@ mod flows;
 mod hops;
 mod interfaces;
 pub mod options;
-mod vips;
 mod views;
+mod vips;
 mod ways;
 mod windows;
 

@@ -16,6 +16,8 @@ pub struct AgentOptions {
     /// Seed of rings and flow hashes: balancers with the same seed and services send every flow to the same backend.
     /// `None`: the one in the state, made when the agent first started.
     pub seed: Option<u32>,
+    /// Tell of each packet that the program drops.
+    pub log_drops: bool,
 }
 
 impl AgentOptions {

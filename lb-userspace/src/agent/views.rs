@@ -4,8 +4,9 @@ use super::core::Core;
 use super::interfaces::State;
 use crate::api::failure::{Failure, FailureCode};
 use crate::api::types::{
-    AdminState, AgentView, BackendStatsView, BackendView, CountersView, HealthState, InterfaceView, NextHopView,
-    PlanView, ServicePlanView, ServiceState, ServiceStatsView, ServiceView, StatsView, StatusView,
+    AdminState, AgentView, BackendStatsView, BackendView, CountersView, HealthState, InterfaceView,
+    NextHopView, PlanView, ServicePlanView, ServiceState, ServiceStatsView, ServiceView, StatsView,
+    StatusView,
 };
 use crate::config::{Outcome, spec};
 use crate::dataplane::Start;
@@ -66,7 +67,10 @@ pub(super) fn interface_failure(error: &AttachError) -> Failure {
 pub(super) fn plan(outcome: &Outcome, plan: &Plan, dry_run: bool) -> PlanView {
     // What only prepares or follows is no news for people.
     let told = |s: &&Step| {
-        !matches!(s, Step::ZeroReasons { .. } | Step::ZeroCounters { .. } | Step::Grace | Step::ForgetFlows { .. })
+        !matches!(
+            s,
+            Step::ZeroReasons { .. } | Step::ZeroCounters { .. } | Step::Grace | Step::ForgetFlows { .. }
+        )
     };
     let services: Vec<ServicePlanView> = plan
         .moves
@@ -127,8 +131,13 @@ impl Core {
     pub(super) fn status(&self) -> StatusView {
         let services = self.service_views();
         let mut attention: Vec<String> = self.failure.iter().cloned().collect();
-        let interfaces: Vec<InterfaceView> =
-            self.state.desired.interfaces.iter().map(|(name, mode)| self.interface_view(name, &mode.to_string())).collect();
+        let interfaces: Vec<InterfaceView> = self
+            .state
+            .desired
+            .interfaces
+            .iter()
+            .map(|(name, mode)| self.interface_view(name, &mode.to_string()))
+            .collect();
         for interface in &interfaces {
             if let Some(reason) = &interface.reason {
                 let how = if interface.mode.is_some() { "runs in generic mode" } else { "is not attached" };
@@ -199,17 +208,24 @@ impl Core {
     fn service_view(&self, service: &Service) -> ServiceView {
         let shares = self.rings.shares(&service.name);
         let rows = self.rows(&service.name);
-        let backends: Vec<BackendView> =
-            service.backends.values().map(|backend| self.backend_view(service, backend, &shares, &rows)).collect();
+        let backends: Vec<BackendView> = service
+            .backends
+            .values()
+            .map(|backend| self.backend_view(service, backend, &shares, &rows))
+            .collect();
         let active = service.backends.values().filter(|b| b.admin == Admin::Active && b.weight > 0).count();
         let (state, reason) = match (active, shares.len()) {
-            _ if service.backends.is_empty() => {
-                (ServiceState::Empty, Some(format!("it has no backends: lb backend add {} ADDR", service.name)))
+            _ if service.backends.is_empty() => (
+                ServiceState::Empty,
+                Some(format!("it has no backends: lb backend add {} ADDR", service.name)),
+            ),
+            (_, 0) => {
+                (ServiceState::Down, Some("no backend takes new flows: packets are dropped".to_owned()))
             }
-            (_, 0) => (ServiceState::Down, Some("no backend takes new flows: packets are dropped".to_owned())),
-            (active, serving) if serving < active => {
-                (ServiceState::Degraded, Some(format!("{} of {active} backends do not serve", active - serving)))
-            }
+            (active, serving) if serving < active => (
+                ServiceState::Degraded,
+                Some(format!("{} of {active} backends do not serve", active - serving)),
+            ),
             _ => (ServiceState::Ok, None),
         };
         ServiceView {
@@ -243,14 +259,12 @@ impl Core {
     ) -> BackendView {
         let target = Target { service: service.name.as_str().into(), backend: backend.address };
         let seen = service.check.as_ref().and_then(|_| self.runner.seen(&target));
-        let health = match (&service.check, &seen) {
+        // What the tables were made from: the checks may know more that is still on its way.
+        let health = match (&service.check, self.health.get(&(service.name.clone(), backend.address))) {
             (None, _) => HealthState::Unchecked,
-            (_, Some(seen)) => match seen.health {
-                Health::Unknown => HealthState::Unknown,
-                Health::Up => HealthState::Up,
-                Health::Down => HealthState::Down,
-            },
-            (_, None) => HealthState::Unknown,
+            (_, None | Some(Health::Unknown)) => HealthState::Unknown,
+            (_, Some(Health::Up)) => HealthState::Up,
+            (_, Some(Health::Down)) => HealthState::Down,
         };
         let last = seen.as_ref().and_then(|seen| seen.last.as_ref());
         let (deadline, remove) = match backend.admin {
@@ -283,9 +297,11 @@ impl Core {
         let usable = self.hops.known().contains_key(&backend);
         match self.hops.answer(backend) {
             None => NextHopView { state: "resolving".into(), ..NextHopView::default() },
-            Some(Err(reason)) => {
-                NextHopView { state: "failed".into(), reason: Some(reason.to_string()), ..NextHopView::default() }
-            }
+            Some(Err(reason)) => NextHopView {
+                state: "failed".into(),
+                reason: Some(reason.to_string()),
+                ..NextHopView::default()
+            },
             Some(Ok(hop)) => {
                 let ready = hop.ready();
                 let state = match (&ready, usable) {
@@ -333,7 +349,10 @@ impl Core {
             let backends: Vec<BackendStatsView> = self
                 .rows(name)
                 .iter()
-                .map(|(address, row)| BackendStatsView { address: address.to_string(), counters: counters(row) })
+                .map(|(address, row)| BackendStatsView {
+                    address: address.to_string(),
+                    counters: counters(row),
+                })
                 .collect();
             let mut total = CountersView::default();
             for backend in &backends {

@@ -139,7 +139,9 @@ impl Announcer {
 /// the first by name.
 fn choose(address: IpAddr, routes: &[Route], attached: &BTreeMap<u32, String>) -> Option<u32> {
     let usable = |route: &&Route| {
-        route.kind == Kind::Unicast && attached.contains_key(&route.ifindex) && route.prefix.contains(&address)
+        route.kind == Kind::Unicast
+            && attached.contains_key(&route.ifindex)
+            && route.prefix.contains(&address)
     };
     let on_link = routes
         .iter()
@@ -163,8 +165,11 @@ mod tests {
     #[test]
     fn the_network_decides_then_the_default_route_then_the_name() {
         let gateway = Via::Gateway([10, 0, 0, 1].into());
-        let routes =
-            [route("0.0.0.0/0", 3, gateway), route("192.0.2.0/24", 2, Via::OnLink), route("192.0.2.9/32", 3, Via::OnLink)];
+        let routes = [
+            route("0.0.0.0/0", 3, gateway),
+            route("192.0.2.0/24", 2, Via::OnLink),
+            route("192.0.2.9/32", 3, Via::OnLink),
+        ];
         let attached = BTreeMap::from([(2, "eth1".to_owned()), (3, "eth0".to_owned())]);
         assert_eq!(choose([192, 0, 2, 10].into(), &routes, &attached), Some(2));
         assert_eq!(choose([192, 0, 2, 9].into(), &routes, &attached), Some(2), "a host route is no network");

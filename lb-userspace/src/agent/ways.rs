@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use lb_common::abi::{Key, NeighbourEntry, RouteEntry, limits, route};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use tokio::task::block_in_place;
 
 /// Keeps the copies.
 pub(crate) struct Ways {
@@ -35,30 +36,40 @@ impl Ways {
         self.routes(tables).await?;
         let neighbours = self.netlink.neighbours().await?;
         let present: BTreeSet<Key> = neighbours.iter().filter_map(|n| self.entry(n)).map(|e| e.key).collect();
-        let gone: Vec<Key> = tables.neighbours.iter().map(|e| e.key).filter(|k| !present.contains(k)).collect();
-        for key in gone {
-            tables.neighbours.remove(&key);
-        }
-        for neighbour in &neighbours {
-            self.neighbour(tables, neighbour);
-        }
+        let gone: Vec<Key> =
+            tables.neighbours.iter().map(|e| e.key).filter(|k| !present.contains(k)).collect();
+        block_in_place(|| {
+            for key in gone {
+                tables.neighbours.remove(&key);
+            }
+            for neighbour in &neighbours {
+                self.neighbour(tables, neighbour);
+            }
+        });
         Ok(())
     }
 
     /// Takes notice of changes.
-    pub(crate) async fn changed(&mut self, changes: &[Change], tables: &mut Tables) -> Result<(), net::Error> {
+    pub(crate) async fn changed(
+        &mut self,
+        changes: &[Change],
+        tables: &mut Tables,
+    ) -> Result<(), net::Error> {
         if changes.iter().any(|c| matches!(c, Change::Resync | Change::Link(_) | Change::LinkGone { .. })) {
             return self.refresh(tables).await;
         }
-        for change in changes {
-            match change {
-                Change::Neighbour(neighbour) => self.neighbour(tables, neighbour),
-                Change::NeighbourGone { ifindex, address } => {
-                    tables.neighbours.remove(&key(*ifindex, *address));
+        // A place that was in use is written again only after a grace period, which blocks for milliseconds.
+        block_in_place(|| {
+            for change in changes {
+                match change {
+                    Change::Neighbour(neighbour) => self.neighbour(tables, neighbour),
+                    Change::NeighbourGone { ifindex, address } => {
+                        tables.neighbours.remove(&key(*ifindex, *address));
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
-        }
+        });
         // A gateway is a neighbour too, so its routes may have changed with it.
         self.routes(tables).await
     }
@@ -87,7 +98,9 @@ impl Ways {
             Some(entry) => {
                 if tables.neighbours.put(&entry).is_err() {
                     if self.overflow == 0 {
-                        tracing::warn!("the table of on-link clients is full: the kernel is asked for the others");
+                        tracing::warn!(
+                            "the table of on-link clients is full: the kernel is asked for the others"
+                        );
                     }
                     self.overflow += 1;
                 }
@@ -116,9 +129,11 @@ fn spare_this_machine(compiled: Vec<CompiledRoute>, own: &[IpAddr], limit: usize
         let covering = compiled.iter().find(|r| r.prefix.contains(*address));
         covering.is_some_and(|r| matches!(r.kind, CompiledKind::Gateway { .. }))
     };
-    let ask = |prefix| CompiledRoute { prefix, kind: CompiledKind::Ask, ifindex: 0, source_mac: [0; 6], mtu: 0 };
+    let ask =
+        |prefix| CompiledRoute { prefix, kind: CompiledKind::Ask, ifindex: 0, source_mac: [0; 6], mtu: 0 };
     let asks: Vec<CompiledRoute> = own.iter().filter(via_gateway).map(|a| ask(IpNet::from(*a))).collect();
-    let (v6, v4): (Vec<_>, Vec<_>) = asks.into_iter().chain(compiled).partition(|r| r.prefix.addr().is_ipv6());
+    let (v6, v4): (Vec<_>, Vec<_>) =
+        asks.into_iter().chain(compiled).partition(|r| r.prefix.addr().is_ipv6());
     [v4, v6].into_iter().flat_map(|family| if family.len() > limit { Vec::new() } else { family }).collect()
 }
 
@@ -190,7 +205,8 @@ mod tests {
         assert_eq!(route.mask.last(), u32::from_ne_bytes([255, 255, 255, 0]));
         assert_eq!(route.macs, [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]);
         assert_eq!((route.kind, route.ifindex, route.mtu), (route::kind::GATEWAY, 4, 1400));
-        let ask = entry(&CompiledRoute { kind: CompiledKind::Ask, prefix: "::/0".parse().unwrap(), ..compiled });
+        let ask =
+            entry(&CompiledRoute { kind: CompiledKind::Ask, prefix: "::/0".parse().unwrap(), ..compiled });
         assert_eq!((ask.kind, ask.macs), (route::kind::ASK, [0; 12]));
         assert!(!ask.prefix.is_v4());
     }

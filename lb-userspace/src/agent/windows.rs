@@ -211,7 +211,10 @@ mod tests {
             ..ServiceEntry::default()
         };
         for n in 0..2 {
-            tables.backends.put(1 + n, &BackendEntry { generation: 10 + n, ..BackendEntry::default() }).unwrap();
+            tables
+                .backends
+                .put(1 + n, &BackendEntry { generation: 10 + n, ..BackendEntry::default() })
+                .unwrap();
         }
         tables.services.put(&service).unwrap();
         for index in 0..251 {

@@ -14,8 +14,7 @@ use std::path::PathBuf;
 use tokio::net::UnixStream;
 
 /// What stays as it is in a segment of a path: RFC 3986 section 3.3, less what has a meaning in queries.
-const SEGMENT: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b':');
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b':');
 
 /// A client of the agent.
 #[derive(Clone, Debug)]
@@ -168,15 +167,19 @@ impl Client {
     fn no_agent(&self, error: &std::io::Error) -> Failure {
         let socket = self.socket.display();
         match error.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Failure::failed(
-                format!("no agent answers on {socket}"),
-                "start one with `lb agent`, or say where it is with --socket",
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Failure::new(
+                FailureCode::NoAgent,
+                format!("no agent answers on {socket}: start one with `lb agent`"),
+                "or say where it is with --socket",
             ),
             ErrorKind::PermissionDenied => Failure::failed(
                 format!("no permission to use {socket}"),
                 "run as root, or as a member of the socket's group",
             ),
-            _ => Failure::failed(format!("cannot connect to {socket}: {error}"), "say where it is with --socket"),
+            _ => Failure::failed(
+                format!("cannot connect to {socket}: {error}"),
+                "say where it is with --socket",
+            ),
         }
     }
 }

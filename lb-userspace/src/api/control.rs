@@ -26,25 +26,15 @@ pub trait Control: Send + Sync + 'static {
     fn stats(&self, service: Option<&str>) -> impl Future<Output = Result<StatsView, Failure>> + Send;
 
     /// Does a change, persists it, and waits until the kernel has it; or only plans it.
-    fn change(
-        &self,
-        change: Change,
-        dry_run: bool,
-    ) -> impl Future<Output = Result<PlanView, Failure>> + Send;
+    fn change(&self, change: Change, dry_run: bool)
+    -> impl Future<Output = Result<PlanView, Failure>> + Send;
 
     /// Puts a configuration in the place of what is desired, or only plans it.
-    fn apply(
-        &self,
-        source: Source,
-        dry_run: bool,
-    ) -> impl Future<Output = Result<PlanView, Failure>> + Send;
+    fn apply(&self, source: Source, dry_run: bool) -> impl Future<Output = Result<PlanView, Failure>> + Send;
 
     /// What is desired, as a configuration.
     fn export(&self) -> impl Future<Output = Result<String, Failure>> + Send;
 
     /// Asks the loaded program what it would do with a frame. Changes nothing.
-    fn explain(
-        &self,
-        request: ExplainRequest,
-    ) -> impl Future<Output = Result<ExplainView, Failure>> + Send;
+    fn explain(&self, request: ExplainRequest) -> impl Future<Output = Result<ExplainView, Failure>> + Send;
 }

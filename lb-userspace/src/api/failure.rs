@@ -30,6 +30,8 @@ pub enum FailureCode {
     Conflict,
     /// The system could not do it: 500.
     Failed,
+    /// Nobody is there to do it: 503. Said by clients, never by an agent.
+    NoAgent,
 }
 
 impl FailureCode {
@@ -40,13 +42,14 @@ impl FailureCode {
             Self::NotFound => 404,
             Self::Conflict => 409,
             Self::Failed => 500,
+            Self::NoAgent => 503,
         }
     }
 
     /// Exit code of the command line.
     pub const fn exit_code(self) -> u8 {
         match self {
-            Self::Invalid | Self::Failed => 1,
+            Self::Invalid | Self::Failed | Self::NoAgent => 1,
             Self::NotFound => 3,
             Self::Conflict => 4,
         }
@@ -118,6 +121,9 @@ impl From<Vec<Problem>> for Failure {
             count => format!("{file} has {count} problems; nothing of it is in force"),
         };
         let problems = problems.into_iter().map(ProblemView::from).collect();
-        Self { problems, ..Self::invalid(message, "correct them and try again; `lb check FILE` needs no agent") }
+        Self {
+            problems,
+            ..Self::invalid(message, "correct them and try again; `lb check FILE` needs no agent")
+        }
     }
 }

@@ -17,4 +17,3 @@ pub mod types;
 
 /// Where the agent listens if nothing else is said.
 pub const DEFAULT_SOCKET: &str = "/run/lb/lb.sock";
-

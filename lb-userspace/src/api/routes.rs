@@ -270,17 +270,14 @@ async fn detach_all<C: Control>(State(control): State<Arc<C>>, parameters: Param
     answer(change(&*control, Ok(Change::DetachAll), &parameters).await)
 }
 
-async fn apply<C: Control>(
-    State(control): State<Arc<C>>,
-    parameters: Parameters,
-    body: Bytes,
-) -> Response {
+async fn apply<C: Control>(State(control): State<Arc<C>>, parameters: Parameters, body: Bytes) -> Response {
     let dry_run = match flag(&parameters, "dry-run") {
         Ok(dry_run) => dry_run,
         Err(failure) => return failure.into_response(),
     };
     let Ok(text) = String::from_utf8(body.into()) else {
-        return Failure::invalid("the body is not text", "send the configuration, TOML in UTF-8").into_response();
+        return Failure::invalid("the body is not text", "send the configuration, TOML in UTF-8")
+            .into_response();
     };
     let name = parameters.get("file").cloned().unwrap_or_else(|| "the configuration".to_owned());
     answer(control.apply(Source { text, name }, dry_run).await)
@@ -301,11 +298,7 @@ async fn explain<C: Control>(State(control): State<Arc<C>>, body: Bytes) -> Resp
 }
 
 async fn no_route() -> Failure {
-    Failure::new(
-        FailureCode::NotFound,
-        "there is no such path",
-        "start at /v1/status or /v1/services",
-    )
+    Failure::new(FailureCode::NotFound, "there is no such path", "start at /v1/status or /v1/services")
 }
 
 async fn no_method() -> Response {

@@ -69,7 +69,9 @@ fn refuse_if_taken(path: &Path) -> Result<()> {
             tracing::info!("replacing {}: nobody answers on it", path.display());
             Ok(())
         }
-        Err(error) => Err(error).with_context(|| format!("cannot tell whether an agent has {}", path.display())),
+        Err(error) => {
+            Err(error).with_context(|| format!("cannot tell whether an agent has {}", path.display()))
+        }
     }
 }
 

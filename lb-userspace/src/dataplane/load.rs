@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use aya::maps::MapInfo;
-use aya::programs::Xdp;
+use aya::programs::{ProgramError, Xdp};
 
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::programs::XdpAttachType;
@@ -20,6 +20,9 @@ use super::pins::{self, Pins, PinsError, PinsLock};
 use super::sizes::{BadSize, Sizes};
 use super::sys;
 
+/// How often a load that a signal interrupted is tried.
+const ATTEMPTS: u32 = 10;
+
 /// What may be chosen when loading.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -27,11 +30,13 @@ pub struct Options {
     pub pins: PathBuf,
     /// Sizes of tables that do not exist yet.
     pub sizes: Sizes,
+    /// The program tells of each packet that it drops, see [`super::drops`]. Without it there is no code for that.
+    pub log_drops: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pins: pins::DEFAULT.into(), sizes: Sizes::default() }
+        Self { pins: pins::DEFAULT.into(), sizes: Sizes::default(), log_drops: false }
     }
 }
 
@@ -126,10 +131,11 @@ impl Dataplane {
         let found = check_maps(&pins, &needed, &options.sizes)?;
         let unknown = pins.unknown()?;
 
-        let dir = pins.programs().join(&build);
+        // With and without logs the programs differ: they are two builds.
+        let dir = pins.programs().join(if options.log_drops { format!("{build}-logs") } else { build });
         let adopted = found.existing == names::MAPS.len() && programs_are_bound(&pins, &dir);
         if !adopted {
-            load(&pins, &found, &dir)?;
+            load(&pins, &found, &dir, options.log_drops)?;
         }
         let balance_pin = dir.join(names::BALANCE);
         let balance = Xdp::from_pin(&balance_pin, XdpAttachType::Interface).map_err(look(&balance_pin))?;
@@ -223,8 +229,8 @@ fn programs_are_bound(pins: &Pins, dir: &std::path::Path) -> bool {
 }
 
 /// Creates the missing maps, loads the programs and pins them. What it created is removed again if it fails.
-fn load(pins: &Pins, found: &Found, dir: &std::path::Path) -> Result<(), OpenError> {
-    let result = load_programs(pins, found).and_then(|mut ebpf| pin_programs(&mut ebpf, dir));
+fn load(pins: &Pins, found: &Found, dir: &std::path::Path, log_drops: bool) -> Result<(), OpenError> {
+    let result = load_programs(pins, found, log_drops).and_then(|mut ebpf| pin_programs(&mut ebpf, dir));
     if result.is_err() {
         for name in &found.missing {
             // Those that had not come to be are not there.
@@ -234,7 +240,7 @@ fn load(pins: &Pins, found: &Found, dir: &std::path::Path) -> Result<(), OpenErr
     result
 }
 
-fn load_programs(pins: &Pins, found: &Found) -> Result<Ebpf, OpenError> {
+fn load_programs(pins: &Pins, found: &Found, log_drops: bool) -> Result<Ebpf, OpenError> {
     let entries = |name| found.entries.get(name).copied().unwrap_or_default();
     let masks =
         [names::SERVICES, names::REVERSE, names::NEIGHBOURS].map(|name| entries(name).wrapping_sub(1));
@@ -242,7 +248,9 @@ fn load_programs(pins: &Pins, found: &Found) -> Result<Ebpf, OpenError> {
     for (name, entries) in &found.entries {
         loader.map_pin_path(name, pins.map(name)).map_max_entries(name, *entries);
     }
+    let level: u8 = if log_drops { log::Level::Debug as u8 } else { 0 };
     loader
+        .override_global(aya_log::LEVEL, &level, true)
         .override_global("SERVICE_MASK", &masks[0], true)
         .override_global("REVERSE_MASK", &masks[1], true)
         .override_global("NEIGHBOUR_MASK", &masks[2], true);
@@ -256,8 +264,19 @@ fn load_programs(pins: &Pins, found: &Found) -> Result<Ebpf, OpenError> {
 fn load_one<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, LoadError> {
     let program = ebpf.program_mut(name).ok_or(LoadError::NoProgram(name))?;
     let program: &mut Xdp = program.try_into().map_err(|e| LoadError::of_program(name, e))?;
-    program.load().map_err(|e| LoadError::of_program(name, e))?;
+    let mut attempts = ATTEMPTS;
+    while let Err(error) = program.load() {
+        attempts -= 1;
+        if attempts == 0 || !was_interrupted(&error) {
+            return Err(LoadError::of_program(name, error));
+        }
+    }
     Ok(program)
+}
+
+/// The verifier gives up with EAGAIN when a signal comes in.
+fn was_interrupted(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EAGAIN))
 }
 
 /// Loads only the program that passes everything, with the smallest maps: it uses none.

@@ -4,7 +4,7 @@ use std::io;
 
 use aya::maps::{Map, MapData, MapError};
 use lb_common::abi::{
-    NeighbourEntry, Plain, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, names,
+    BackendEntry, NeighbourEntry, Plain, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, names,
 };
 use std::os::fd::AsFd;
 
@@ -143,5 +143,14 @@ impl Maps {
     pub fn services(&self) -> Result<Vec<ServiceEntry>, MapsError> {
         let region = self.region::<ServiceEntry>(names::SERVICES, false)?;
         Ok((0..region.len()).filter_map(|n| region.get(n)).filter(|entry| entry.key.tag != 0).collect())
+    }
+
+    /// Every entry of `BACKENDS`, to be read by those who do not hold the lock. Generation 0: not in use.
+    ///
+    /// # Errors
+    /// The map is missing, of another layout, or cannot be mapped.
+    pub fn backends(&self) -> Result<Vec<BackendEntry>, MapsError> {
+        let region = self.region::<BackendEntry>(names::BACKENDS, false)?;
+        Ok((0..region.len()).filter_map(|n| region.get(n)).collect())
     }
 }

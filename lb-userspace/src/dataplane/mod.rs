@@ -5,6 +5,7 @@
 
 pub mod counters;
 pub mod devices;
+pub mod drops;
 pub mod events;
 pub mod explain;
 pub mod flows;

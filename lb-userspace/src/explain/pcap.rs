@@ -38,8 +38,9 @@ pub fn read(path: &Path, mut each: impl FnMut(Captured) -> Result<()>) -> Result
     match magic {
         // The type of a section header block reads the same in both byte orders (pcapng draft, section 4.1).
         [0x0a, 0x0d, 0x0d, 0x0a] => read_pcapng(input, &mut each),
-        [0xa1, 0xb2, 0xc3 | 0x3c, 0xd4 | 0x4d]
-        | [0xd4 | 0x4d, 0xc3 | 0x3c, 0xb2, 0xa1] => read_pcap(input, &mut each),
+        [0xa1, 0xb2, 0xc3 | 0x3c, 0xd4 | 0x4d] | [0xd4 | 0x4d, 0xc3 | 0x3c, 0xb2, 0xa1] => {
+            read_pcap(input, &mut each)
+        }
         _ => bail!("{name} is not a capture: write one with `tcpdump -i IFACE -w FILE`"),
     }
     .with_context(|| format!("reading {name}"))
@@ -78,7 +79,9 @@ fn read_pcapng(input: impl Read, each: &mut impl FnMut(Captured) -> Result<()>) 
         };
         number += 1;
         let link = links.get(interface as usize).copied();
-        let link = link.with_context(|| format!("packet {number} names interface {interface}, which is not described"))?;
+        let link = link.with_context(|| {
+            format!("packet {number} names interface {interface}, which is not described")
+        })?;
         each(Captured { number, frame: ethernet(link, &data)?, wire_length })?;
     }
     Ok(())

@@ -76,7 +76,9 @@ pub struct Moves {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// A table has no room. Nothing was changed.
-    #[error("{what} is full: {used} of {size} {unit} are used and {wanted} more are needed by service {service:?}")]
+    #[error(
+        "{what} is full: {used} of {size} {unit} are used and {wanted} more are needed by service {service:?}"
+    )]
     Full {
         /// The table.
         what: &'static str,

@@ -85,9 +85,9 @@ impl Block {
 
     /// The entry of a backend, if it is in use.
     fn find(&self, addr: &SocketAddr) -> Option<usize> {
-        self.entries.iter().position(|e| {
-            e.generation != 0 && e.addr == addr.ip().into() && e.port == addr.port().to_be()
-        })
+        self.entries
+            .iter()
+            .position(|e| e.generation != 0 && e.addr == addr.ip().into() && e.port == addr.port().to_be())
     }
 }
 
@@ -131,10 +131,12 @@ pub(super) fn reconcile(
         let (was, is) = (before(n), *entry);
         let gains = is_used(&is) && was.flags & !is.flags == 0;
         let first = if gains { is } else { was };
-        let there = if moved || installed.is_none() { entry_at(tables, target.start + n as u32) } else { was };
+        let there =
+            if moved || installed.is_none() { entry_at(tables, target.start + n as u32) } else { was };
         if first != there {
             let why = if gains { why(&was, &is) } else { Why::Moved };
-            plan.steps.push(backend_step(name, why, &target, n, first));
+            let named = if is_used(&first) { first } else { there };
+            plan.steps.push(backend_step(name, why, &target, n, first, &named));
         }
     }
     reverse_steps(plan, wanted, &entry, &target, tables);
@@ -157,9 +159,9 @@ pub(super) fn reconcile(
     for (n, entry) in target.entries.iter().enumerate() {
         let (was, is) = (before(n), *entry);
         if is_used(&was) && is_used(&is) && was.flags & !is.flags != 0 {
-            plan.steps.push(backend_step(name, why(&was, &is), &target, n, is));
+            plan.steps.push(backend_step(name, why(&was, &is), &target, n, is, &is));
         } else if is_used(&was) && !is_used(&is) {
-            plan.steps.push(backend_step(name, Why::Removed, &target, n, is));
+            plan.steps.push(backend_step(name, Why::Removed, &target, n, is, &was));
             removed = true;
         }
     }
@@ -197,7 +199,8 @@ fn target_block(
         target.start = allocator.backends(name, capacity)?;
         target.entries.resize(capacity as usize, BackendEntry::default());
     }
-    let mut free = (0..target.entries.len()).filter(|n| old.entries.get(*n).is_none_or(|e| e.generation == 0));
+    let mut free =
+        (0..target.entries.len()).filter(|n| old.entries.get(*n).is_none_or(|e| e.generation == 0));
     let mut keep = vec![false; target.entries.len()];
     for (addr, backend) in &wanted.backends {
         let hop = observed.next_hops.get(&addr.ip());
@@ -220,7 +223,8 @@ fn target_block(
             }
         };
         keep[index] = true;
-        target.entries[index] = with_next_hop(BackendEntry { flags: bits | was.flags & backend::flags::RESOLVED, ..was }, hop);
+        target.entries[index] =
+            with_next_hop(BackendEntry { flags: bits | was.flags & backend::flags::RESOLVED, ..was }, hop);
     }
     for (entry, keep) in target.entries.iter_mut().zip(keep) {
         if !keep {
@@ -259,8 +263,17 @@ fn why(was: &BackendEntry, is: &BackendEntry) -> Why {
     }
 }
 
-fn backend_step(service: &str, why: Why, block: &Block, n: usize, entry: BackendEntry) -> Step {
-    Step::Backend { service: service.into(), why, index: block.start + n as u32, entry }
+/// Writes an entry of `block`; `named` is the one that still tells whose it is.
+fn backend_step(
+    service: &str,
+    why: Why,
+    block: &Block,
+    n: usize,
+    entry: BackendEntry,
+    named: &BackendEntry,
+) -> Step {
+    let address = SocketAddr::new(named.addr.into(), u16::from_be(named.port));
+    Step::Backend { service: service.into(), why, address, index: block.start + n as u32, entry }
 }
 
 /// Gives slots to whom they should belong to.
@@ -273,9 +286,7 @@ fn slot_steps(
     tables: &Tables,
     rings: &mut RingCache,
 ) {
-    let selectable = |b: &&Backend| {
-        target.find(&b.address).is_some_and(|n| target.entries[n].selectable())
-    };
+    let selectable = |b: &&Backend| target.find(&b.address).is_some_and(|n| target.entries[n].selectable());
     let nodes = wanted.backends.values().filter(selectable).map(|b| (b.address, b.weight)).collect();
     let (ring, fresh) = rings.get(wanted, entry.seed, nodes);
     let lost = old.entries.iter().zip(&target.entries).any(|(was, is)| was.reachable() && !is.reachable());
@@ -348,9 +359,9 @@ pub(super) fn remove(plan: &mut Plan, name: Option<String>, entry: &ServiceEntry
     let used = || block.entries.iter().enumerate().filter(|(_, e)| e.generation != 0);
     let keys: Vec<Key> = used().map(|(_, b)| Key::endpoint(b.addr, b.port, entry.key.protocol())).collect();
     remove_reverse(plan, name.as_ref(), entry.id, &keys, tables);
-    for (n, _) in used() {
+    for (n, was) in used() {
         let service = name.clone().unwrap_or_default();
-        plan.steps.push(backend_step(&service, Why::Removed, &block, n, BackendEntry::default()));
+        plan.steps.push(backend_step(&service, Why::Removed, &block, n, BackendEntry::default(), was));
     }
     plan.steps.push(Step::ForgetFlows { service: name, id: entry.id });
 }

@@ -2,7 +2,7 @@
 
 use lb_common::abi::{BackendEntry, Key, ReverseEntry, ServiceEntry};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// One step. The name of the service that it is for comes first in each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum Step {
         service: String,
         /// Why, for people.
         why: Why,
+        /// The backend: an entry that is cleared does not tell.
+        address: SocketAddr,
         /// Index into `BACKENDS`.
         index: u32,
         /// What it holds from now on.
@@ -111,8 +113,7 @@ impl fmt::Display for Step {
         match self {
             Self::ZeroReasons { service, .. } => write!(f, "{service}: its counters start at zero"),
             Self::ZeroCounters { service, .. } => write!(f, "{service}: counters of a backend start at zero"),
-            Self::Backend { service, why, entry, .. } => {
-                let addr = IpAddr::from(entry.addr);
+            Self::Backend { service, why, address, .. } => {
                 let what = match why {
                     Why::Added => "added",
                     Why::Removed => "removed",
@@ -122,7 +123,7 @@ impl fmt::Display for Step {
                     Why::NextHop => "has a new next hop",
                     Why::Moved => "moves within the table",
                 };
-                write!(f, "{service}: backend {addr} {what}")
+                write!(f, "{service}: backend {address} {what}")
             }
             Self::Slots { service, words, moved, slots, .. } => {
                 let share = f64::from(*moved) * 100.0 / f64::from((*slots).max(1));

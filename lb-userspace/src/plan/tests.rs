@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::dataplane::tables::Tables;
-use crate::model::{Admin, Announce, Backend, Check, CheckKind, Listen, Mode, OnDown, Protocol, Service, Tracking};
+use crate::model::{
+    Admin, Announce, Backend, Check, CheckKind, Listen, Mode, OnDown, Protocol, Service, Tracking,
+};
 use lb_common::abi::ServiceEntry;
 use lb_common::slot::Slot;
 use proptest::prelude::*;
@@ -131,7 +133,10 @@ impl Machine {
         let entry = self.entry(name);
         let block = entry.backends..entry.backends + entry.capacity;
         let wanted = lb_common::addr::Addr::from(address(n).ip());
-        block.filter_map(|i| self.tables.backends.get(i)).find(|b| b.generation != 0 && b.addr == wanted).unwrap()
+        block
+            .filter_map(|i| self.tables.backends.get(i))
+            .find(|b| b.generation != 0 && b.addr == wanted)
+            .unwrap()
     }
 }
 
@@ -139,12 +144,18 @@ impl Machine {
 fn a_new_service_appears_whole() {
     let mut machine = machine();
     let plan = machine.set(with(service("web", 80, Mode::Nat), [1, 2, 3]));
-    assert!(matches!(plan.steps.last(), Some(Step::Service { new: true, .. })), "visible last: {:?}", plan.steps.last());
+    assert!(
+        matches!(plan.steps.last(), Some(Step::Service { new: true, .. })),
+        "visible last: {:?}",
+        plan.steps.last()
+    );
     assert_eq!(plan.moves["web"], Moves { moved: 251, slots: 251 });
     assert!(machine.slots("web").iter().all(|s| s.settled() && !s.tracked()));
     assert_eq!(machine.owners("web").into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([1, 2, 3]));
     assert_eq!(machine.tables.reverse.iter().count(), 3);
-    assert!(machine.tables.reverse.iter().all(|r| r.service == machine.ids["web"] && r.port == 80_u16.to_be()));
+    assert!(
+        machine.tables.reverse.iter().all(|r| r.service == machine.ids["web"] && r.port == 80_u16.to_be())
+    );
 }
 
 #[test]
@@ -171,13 +182,18 @@ fn a_drained_backend_keeps_its_flows_until_its_deadline() {
     machine.set(with(service("web", 80, Mode::Nat), [1, 2]));
     let before = machine.owners("web");
     let mut draining = with(service("web", 80, Mode::Nat), [1, 2]);
-    draining.backends.get_mut(&address(2)).unwrap().admin = Admin::Draining { until: Some(2000), remove: false };
+    draining.backends.get_mut(&address(2)).unwrap().admin =
+        Admin::Draining { until: Some(2000), remove: false };
     machine.set(draining);
     assert!(machine.owners("web").iter().all(|o| *o == 1));
     let entry = machine.backend("web", 2);
     assert!(entry.reachable() && !entry.selectable());
     for (slot, owner) in machine.slots("web").iter().zip(before) {
-        assert_eq!(slot.tracked() && !slot.settled(), owner == 2, "windows are open where the drained one was");
+        assert_eq!(
+            slot.tracked() && !slot.settled(),
+            owner == 2,
+            "windows are open where the drained one was"
+        );
     }
     machine.now = 2000;
     machine.converge();
@@ -205,7 +221,10 @@ fn health_takes_a_backend_out_and_back_in() {
             machine.health.insert(("web".into(), address(n)), Health::Up);
         }
         machine.converge();
-        assert!(machine.slots("web").iter().all(|s| s.settled() && !s.tracked()), "first backends need no window");
+        assert!(
+            machine.slots("web").iter().all(|s| s.settled() && !s.tracked()),
+            "first backends need no window"
+        );
         machine.health.insert(("web".into(), address(2)), Health::Down);
         machine.converge();
         assert!(machine.owners("web").iter().all(|o| *o == 1));
@@ -214,7 +233,10 @@ fn health_takes_a_backend_out_and_back_in() {
         machine.health.insert(("web".into(), address(2)), Health::Up);
         let back = machine.converge();
         assert!(machine.backend("web", 2).selectable());
-        assert_eq!(back.moves["web"].moved as usize, machine.owners("web").iter().filter(|o| **o == 2).count());
+        assert_eq!(
+            back.moves["web"].moved as usize,
+            machine.owners("web").iter().filter(|o| **o == 2).count()
+        );
     }
 }
 
@@ -246,7 +268,8 @@ fn a_service_that_outgrows_its_block_keeps_its_flows() {
     assert_eq!((after.id, after.ring, after.capacity), (before.id, before.ring, 32));
     assert_ne!(after.backends, before.backends);
     assert_eq!((1..=16).map(|n| machine.backend("web", n).counters).collect::<Vec<_>>(), rows);
-    let elsewhere = first.iter().zip(machine.owners("web")).filter(|(was, is)| *is != **was && *is != 17).count();
+    let elsewhere =
+        first.iter().zip(machine.owners("web")).filter(|(was, is)| *is != **was && *is != 17).count();
     assert!(elsewhere <= 40, "{elsewhere} of 251 slots moved to others than the newcomer");
     assert_eq!(machine.owners("dns").into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([100, 101]));
 }
