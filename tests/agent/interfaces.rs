@@ -44,6 +44,7 @@ fn attaching_and_detaching_twice_is_no_failure() {
     lb.ok(&["detach", "l0"]);
     assert_eq!(program(&lb.ns, "l0"), "");
     assert_ne!(program(&lb.ns, "l1"), "");
+    assert!(lb.refused(3, &["detach", "l0"]).contains("not attached"));
     lb.ok(&["detach", "--all"]);
     assert_eq!(program(&lb.ns, "l1"), "");
     let again: PlanView = lb.json(&["detach", "--all"]);
@@ -63,7 +64,7 @@ fn the_program_of_somebody_else_stays() {
     std::fs::remove_file(&pin).unwrap();
     assert_eq!(set.code, 0, "{}", set.stderr);
     let stranger = program(&lb.ns, "l0");
-    assert!(stranger.contains("stranger") || !stranger.is_empty());
+    assert!(!stranger.is_empty());
 
     let said = lb.refused(4, &["attach", "l0"]);
     assert!(said.contains("l0") && said.contains("stranger"), "{said}");
@@ -73,7 +74,7 @@ fn the_program_of_somebody_else_stays() {
     lb.ok(&["detach", "--all"]);
     lb.stop();
     lb.start();
-    lb.ok(&["detach", "l0"]);
+    lb.refused(3, &["detach", "l0"]);
     assert_eq!(program(&lb.ns, "l0"), stranger);
 }
 

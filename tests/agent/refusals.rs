@@ -2,7 +2,6 @@
 
 use lb_tests::agent::{Balancer, Ran, privileged};
 use lb_tests::topo::machine;
-use lb_userspace::lab::veth;
 
 fn running() -> Balancer {
     let mut lb = Balancer::new(machine("lb"));
@@ -20,7 +19,11 @@ fn a_second_agent_on_the_same_socket_is_told_so() {
     let second = Ran::of(&mut lb.agent_command());
     assert_eq!(second.code, 1, "{}", second.stderr);
     let socket = lb.socket().display().to_string();
-    assert!(second.stderr.contains("already answers") && second.stderr.contains(&socket), "{}", second.stderr);
+    assert!(
+        second.stderr.contains("already answers") && second.stderr.contains(&socket),
+        "{}",
+        second.stderr
+    );
     assert_eq!(lb.status().services.len(), 1, "the first was disturbed");
 }
 
@@ -87,10 +90,10 @@ fn exit_codes_tell_kinds_of_failure_apart() {
         return;
     }
     let lb = running();
-    veth(&lb.ns, "l0", &lb.ns, "f0").unwrap();
     let add = ["service", "add", "web", "tcp://192.0.2.10:80"];
     lb.ok(&add);
-    lb.refused(4, &add);
+    assert!(lb.ok(&add).contains("already"), "the same again is no failure");
+    lb.refused(4, &[&add[..], &["--mode", "l2"]].concat());
     lb.refused(4, &["service", "add", "other", "tcp://192.0.2.10:80"]);
     lb.refused(3, &["service", "rm", "nothing"]);
     lb.refused(3, &["service", "show", "nothing"]);
@@ -99,9 +102,10 @@ fn exit_codes_tell_kinds_of_failure_apart() {
     lb.refused(2, &["service", "add", "web"]);
     lb.refused(2, &["frobnicate"]);
     lb.refused(2, &["backend", "set", "web", "10.0.0.1:80", "--weight", "many"]);
-    lb.refused(1, &["apply", "-f", "/nonexistent"]);
+    lb.refused(3, &["apply", "-f", "/nonexistent"]);
     let broken = lb.directory().join("broken.toml");
-    std::fs::write(&broken, "[[service]]\nname = \"a\"\nlisten = \"tcp://192.0.2.1:80\"\nshedule = \"x\"\n").unwrap();
+    std::fs::write(&broken, "[[service]]\nname = \"a\"\nlisten = \"tcp://192.0.2.1:80\"\nshedule = \"x\"\n")
+        .unwrap();
     let said = lb.refused(1, &["check", broken.to_str().unwrap()]);
     assert!(said.contains("broken.toml:4") && said.contains("shedule"), "{said}");
     let nobody = lb.beside();

@@ -100,5 +100,8 @@ fn what_was_asked_for_survives_the_machine() {
     lb.start();
     let status = lb.status();
     assert_eq!(status.agent.started, "fresh");
-    assert_eq!(status.services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+    assert_eq!(
+        status.services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>(),
+        ["one", "two"]
+    );
 }

@@ -3,7 +3,7 @@
 use lb_tests::agent::privileged;
 use lb_tests::flows;
 use lb_tests::nginx::Nginx;
-use lb_tests::routed::Routed;
+use lb_tests::routed::{FRONT, Routed};
 use lb_tests::topo::Family;
 use lb_userspace::api::types::{ExplainView, ServiceView, StatsView};
 
@@ -31,11 +31,16 @@ fn explanations_say_what_happens_and_count_nothing() {
     let mut seen = std::collections::BTreeSet::new();
     for port in 40_000..40_032 {
         let source = format!("10.0.1.2:{port}");
-        let answer: ExplainView = net.lb.json(&["explain", "tcp", &source, "192.0.2.10:80"]);
-        assert_eq!((answer.verdict.as_str(), answer.reason.as_str()), ("redirect", "forwarded"), "{answer:#?}");
+        let question = ["explain", "tcp", &source, "192.0.2.10:80", "--iface", FRONT];
+        let answer: ExplainView = net.lb.json(&question);
+        assert_eq!(
+            (answer.verdict.as_str(), answer.reason.as_str()),
+            ("redirect", "forwarded"),
+            "{answer:#?}"
+        );
         assert_eq!(answer.service.as_deref(), Some("web"));
         assert_ne!(answer.before, answer.after);
-        let again: ExplainView = net.lb.json(&["explain", "tcp", &source, "192.0.2.10:80"]);
+        let again: ExplainView = net.lb.json(&question);
         assert_eq!(again, answer, "asked twice");
         seen.insert(answer.backend.unwrap());
     }

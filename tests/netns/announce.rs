@@ -26,7 +26,8 @@ fn announced(family: Family) {
         })
         .collect();
     net.add_service("web", family, &["--mode", "l2", "--check", check]);
-    let on_arm = || net.lb.ns.output("ip", &["addr", "show", "dev", ARM]).unwrap().contains(&format!("{vip}/"));
+    let on_arm =
+        || net.lb.ns.output("ip", &["addr", "show", "dev", ARM]).unwrap().contains(&format!("{vip}/"));
     assert!(on_arm(), "the address is not on {ARM}");
     let url = format!("http://{}/id", family.socket(vip, 80));
     // Nothing was configured there: ARP or neighbour discovery found it.
@@ -50,7 +51,8 @@ fn announced(family: Family) {
         })
         .collect();
     net.lb.until("web", "the address to be announced", |service| !service.announced_on.is_empty());
-    wait::until("the stale entry to be corrected and an answer", PATIENCE, || reaches(&net.neighbour, &url)).unwrap();
+    wait::until("the stale entry to be corrected and an answer", PATIENCE, || reaches(&net.neighbour, &url))
+        .unwrap();
     net.assert_clean(&["no-backend"]);
 }
 

@@ -41,7 +41,11 @@ fn a_dead_backend_leaves_and_returns_and_the_others_notice_nothing() {
 
     servers[0].stop();
     net.lb.until("web", "b0 to be down", |service| health(service, "10.0.3.2:80") == HealthState::Down);
-    assert_eq!(flows::count(&net.client, VIP, 100).keys().collect::<Vec<_>>(), ["b1"], "new flows go elsewhere");
+    assert_eq!(
+        flows::count(&net.client, VIP, 100).keys().collect::<Vec<_>>(),
+        ["b1"],
+        "new flows go elsewhere"
+    );
     let broken = herd.ask();
     assert_eq!(broken.get("b1"), None, "a connection to the living backend broke");
     assert_eq!(broken["b0"], shares["b0"], "connections to the dead backend are answered");
@@ -66,7 +70,11 @@ fn a_drain_keeps_connections_and_ends_at_its_deadline() {
     assert_eq!(herd.shares().len(), 2, "{:?}", herd.shares());
 
     net.lb.ok(&["backend", "drain", "web", "10.0.3.2:80"]);
-    assert_eq!(flows::count(&net.client, VIP, 100).keys().collect::<Vec<_>>(), ["b1"], "new flows go elsewhere");
+    assert_eq!(
+        flows::count(&net.client, VIP, 100).keys().collect::<Vec<_>>(),
+        ["b1"],
+        "new flows go elsewhere"
+    );
     herd.assert_whole();
     net.lb.until("web", "the drain to see its flows", |service| {
         service.backends.iter().any(|backend| backend.flows_left.is_some_and(|left| left > 0))

@@ -97,7 +97,10 @@ fn generic_mode_balances_tcp() {
     servers.iter().for_each(|server| server.put("file", &content));
     let directory = tempfile::tempdir().unwrap();
     let into = directory.path().join("#1");
-    curl(&net.client, &["-H", "Connection: close", "-o", into.to_str().unwrap(), "http://192.0.2.10/file?[1-16]"]);
+    curl(
+        &net.client,
+        &["-H", "Connection: close", "-o", into.to_str().unwrap(), "http://192.0.2.10/file?[1-16]"],
+    );
     for number in 1..=16 {
         assert!(std::fs::read(directory.path().join(number.to_string())).unwrap() == content);
     }

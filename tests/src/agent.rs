@@ -44,7 +44,11 @@ pub fn privileged() -> bool {
 pub fn binary() -> PathBuf {
     let own = std::env::current_exe().expect("a process knows its executable");
     let path = own.ancestors().nth(2).expect("target/PROFILE/deps/TEST").join("lb");
-    assert!(path.exists(), "{} is not built: run `cargo build --workspace`, or `cargo xtask test`", path.display());
+    assert!(
+        path.exists(),
+        "{} is not built: run `cargo build --workspace`, or `cargo xtask test`",
+        path.display()
+    );
     path
 }
 
@@ -66,7 +70,8 @@ impl Ran {
     ///
     /// It cannot be started.
     pub fn of(command: &mut Command) -> Self {
-        let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let output =
+            command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Self {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -133,7 +138,11 @@ impl Balancer {
     /// The arguments of its agent, for a command that is not `lb` itself.
     pub fn agent_arguments(&self, command: &mut Command) {
         command.args(["agent", "--state"]).arg(self.state()).arg("--pins").arg(&self.pins);
-        command.arg("--socket").arg(self.socket()).env("LB_LOG", "info,lb_userspace=debug").env("NO_COLOR", "1");
+        command
+            .arg("--socket")
+            .arg(self.socket())
+            .env("LB_LOG", "info,lb_userspace=debug")
+            .env("NO_COLOR", "1");
     }
 
     /// Starts the agent and waits until it answers. It ends with the thread that calls this.
@@ -193,7 +202,9 @@ impl Balancer {
 
     /// Runs a verb.
     pub fn lb(&self, arguments: &[&str]) -> Ran {
-        Ran::of(self.ns.command(binary()).arg("--socket").arg(self.socket()).args(arguments).env("NO_COLOR", "1"))
+        Ran::of(
+            self.ns.command(binary()).arg("--socket").arg(self.socket()).args(arguments).env("NO_COLOR", "1"),
+        )
     }
 
     /// Runs a verb that must succeed, and returns what it printed.
@@ -217,7 +228,8 @@ impl Balancer {
     #[track_caller]
     pub fn json<T: DeserializeOwned>(&self, arguments: &[&str]) -> T {
         let text = self.ok(&[&["-o", "json"], arguments].concat());
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("lb {}: {error}\n{text}", arguments.join(" ")))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("lb {}: {error}\n{text}", arguments.join(" ")))
     }
 
     /// `lb status`.

@@ -52,7 +52,8 @@ impl Herd {
     pub fn ask(&mut self) -> BTreeMap<String, usize> {
         let mut broken = BTreeMap::new();
         // First all questions, then all answers: as long as the slowest, not as their sum.
-        let asked: Vec<_> = self.0.drain(..).map(|(mut stream, name)| (ask(&mut stream), stream, name)).collect();
+        let asked: Vec<_> =
+            self.0.drain(..).map(|(mut stream, name)| (ask(&mut stream), stream, name)).collect();
         for (asked, mut stream, name) in asked {
             match asked.and_then(|()| answer(&mut stream)) {
                 Ok(now) if now == name => self.0.push((stream, name)),

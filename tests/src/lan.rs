@@ -59,7 +59,13 @@ impl Lan {
         switch.bridge("br0").unwrap();
         veth(&client, "eth0", &router, "c0").unwrap();
         let pass = PathBuf::from(format!("/sys/fs/bpf/{}", switch.name()));
-        let ends = [(&router, "l0"), (&neighbour, "eth0"), (&lb, ARM), (&backends[0], "eth0"), (&backends[1], "eth0")];
+        let ends = [
+            (&router, "l0"),
+            (&neighbour, "eth0"),
+            (&lb, ARM),
+            (&backends[0], "eth0"),
+            (&backends[1], "eth0"),
+        ];
         for (number, (ns, link)) in ends.into_iter().enumerate() {
             let port = format!("p{number}");
             veth(ns, link, &switch, &port).unwrap();

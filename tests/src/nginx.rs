@@ -73,7 +73,8 @@ impl Nginx {
         let mut command = self.ns.command("nginx");
         command.arg("-p").arg(self.directory.path()).arg("-c").arg(self.directory.path().join("nginx.conf"));
         command.args(["-e", "stderr"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.process = Some(command.spawn().unwrap_or_else(|error| panic!("nginx: {error} (`cargo xtask setup`)")));
+        self.process =
+            Some(command.spawn().unwrap_or_else(|error| panic!("nginx: {error} (`cargo xtask setup`)")));
         for address in &self.listen {
             let answers = || self.ns.run(|| TcpStream::connect(address)).unwrap().is_ok();
             let waited = wait::until("nginx", PATIENCE, answers);

@@ -58,7 +58,8 @@ impl Iperf {
         let port_text = port.to_string();
         let mut command = ns.command("iperf3");
         command.args(["-s", "-B", address, "-p", &port_text]).stdin(Stdio::null()).stdout(Stdio::null());
-        let this = Self(command.spawn().unwrap_or_else(|error| panic!("iperf3: {error} (`cargo xtask setup`)")));
+        let this =
+            Self(command.spawn().unwrap_or_else(|error| panic!("iperf3: {error} (`cargo xtask setup`)")));
         // Not by connecting: a server of one test at a time would take that for one.
         let listening = format!(":{port:04X} 0000");
         wait::until("iperf3 to listen", PATIENCE, || {
