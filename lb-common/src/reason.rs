@@ -77,7 +77,7 @@ reasons! {
     NoBackend = 13, "no-backend", Drop;
     /// The MAC address of the backend's next hop is not known.
     NoNextHop = 14, "no-next-hop", Drop;
-    /// The kernel has no route to the client.
+    /// The kernel's routing table refuses the client's address: unreachable, prohibit, blackhole.
     NoRoute = 15, "no-route", Drop;
     /// The MAC address of the client is not known yet; the agent is asked to resolve it.
     NoNeighbour = 16, "no-neighbour", Drop;
@@ -87,7 +87,7 @@ reasons! {
     Unfinished = 18, "unfinished-checksum", Drop;
     /// The interface it should leave through is not known to the program.
     NoDevice = 19, "no-device", Drop;
-    /// A backend's packet to this machine itself, such as the answer to a health check.
+    /// A backend's packet to this machine itself, such as the answer to a health check; or to where no route leads, which the kernel does not tell apart.
     ToThisMachine = 20, "to-this-machine", Pass;
 }
 

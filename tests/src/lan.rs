@@ -9,11 +9,9 @@
 //! Everything right of the router is one segment, 10.0.2.0/24 and fd00:2::/64. The ports of the bridge are veths whose
 //! other ends run XDP or get frames from it: they have the pass program. Every offload is as it comes.
 
-use crate::agent::Balancer;
+use crate::agent::{Balancer, Ran, binary};
 use crate::topo::{self, BACKENDS, Family, machine};
-use lb_userspace::dataplane::{pass, pins::Pins};
 use lb_userspace::lab::{Namespace, veth};
-use lb_userspace::net;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -88,7 +86,6 @@ impl Lan {
         };
         gateway(&client, 1, "1");
         gateway(&lb, 2, "1");
-        // As two balancers would be reached that take over from each other: by ARP, not by a route.
         for (number, backend) in backends.iter().enumerate() {
             // An address that is on a loopback is nobody else's business on the segment.
             backend.sysctl("net.ipv4.conf.all.arp_ignore", "1").unwrap();
@@ -112,15 +109,13 @@ impl Lan {
         this
     }
 
-    /// What `lb pass` does: pins nothing of an agent's and loads no maps.
+    /// As people do it: by `lb pass`, which needs no agent.
     fn pass_on_ports(&self, count: usize) {
-        let pins = Pins::new(&self.pass);
-        let attach = || {
-            for port in (0..count).map(|number| format!("p{number}")) {
-                pass::attach(&pins, net::index(&port).unwrap(), &port).unwrap();
-            }
-        };
-        self.switch.run(attach).unwrap();
+        for port in (0..count).map(|number| format!("p{number}")) {
+            let mut command = self.switch.command(binary());
+            let ran = Ran::of(command.args(["pass", &port, "--pins"]).arg(&self.pass));
+            assert_eq!(ran.code, 0, "{}", ran.stderr);
+        }
     }
 
     /// The VIP: an address of the segment.
@@ -160,8 +155,7 @@ impl Lan {
 
 impl Drop for Lan {
     fn drop(&mut self) {
-        for directory in [self.pass.clone(), format!("{}-pass", self.pass.display()).into()] {
-            let _ = std::fs::remove_dir_all(directory);
-        }
+        // Links go with their pins.
+        let _ = std::fs::remove_dir_all(format!("{}-pass", self.pass.display()));
     }
 }

@@ -1,42 +1,35 @@
 //! The agent's one task: everything it owns, and how what happens becomes what is so.
 
+use super::apply;
+use super::change::outcome_of;
 use super::control::Request;
 use super::drains;
 use super::explain;
-use super::flows::{self, FlowCounts};
+use super::flows::FlowCounts;
 use super::hops::Hops;
 use super::interfaces::Interfaces;
 use super::options::AgentOptions;
 use super::vips::Announcer;
 use super::ways::Ways;
-use super::windows::{Memory, Remembered, Timeouts, Windows};
-use super::{apply, views};
-use crate::api::control::Source;
-use crate::api::failure::{Failure, FailureCode};
-use crate::api::types::PlanView;
-use crate::config::{self, Change, Outcome};
+use super::windows::{Memory, Windows};
+use crate::api::failure::Failure;
+use crate::config;
 use crate::dataplane::counters::Counters;
-use crate::dataplane::drops;
 use crate::dataplane::events::Events;
-use crate::dataplane::flows::{FlowTable, Flows};
-use crate::dataplane::{Dataplane, Opened, Options, Sizes, Start, Tables};
+use crate::dataplane::flows::Flows;
+use crate::dataplane::{Dataplane, Sizes, Start, Tables};
 use crate::health::{self, Network, Runner, Target, Transition};
-use crate::model::{Admin, Desired, Health};
+use crate::model::{Desired, Health};
 use crate::net::watch::{self, Watch};
 use crate::net::{self, Netlink};
 use crate::plan::{self, HealthMap, Observed, Plan, RingCache, Step};
 use crate::state::{State, Store};
-use anyhow::{Context, Result};
-use lb_common::abi::{Event, FlowKey, event};
+use anyhow::Result;
+use lb_common::abi::{Event, event};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
-
-/// Ticks between two looks at all flow entries.
-const SWEEP: u64 = 5;
-/// Transitions that wait at once.
-const TRANSITIONS: usize = 1024;
 
 /// What the agent listens to.
 pub(super) struct Inputs {
@@ -66,125 +59,18 @@ pub(super) struct Core {
     /// Why the last pass did not reach its goal.
     pub(super) failure: Option<String>,
     /// What was last said of it in the log.
-    said: Option<String>,
-    sizes: Sizes,
-    entries: [(Memory, Flows); 2],
+    pub(super) said: Option<String>,
+    pub(super) sizes: Sizes,
+    pub(super) entries: [(Memory, Flows); 2],
     pub(super) health: HealthMap,
-    ways: Ways,
-    netlink: Netlink,
-    store: Store,
-    ticks: u64,
-    unsaved: bool,
+    pub(super) ways: Ways,
+    pub(super) netlink: Netlink,
+    pub(super) store: Store,
+    pub(super) ticks: u64,
+    pub(super) unsaved: bool,
 }
 
 impl Core {
-    /// Reads the state, adopts or loads the data plane, and makes one pass.
-    ///
-    /// # Errors
-    /// No privileges, an unsupported kernel, pins of somebody else, state or configuration that cannot be used.
-    pub(super) async fn start(options: AgentOptions) -> Result<(Self, Inputs)> {
-        let store = Store::new(&options.state);
-        let loaded = block_in_place(|| store.load())?;
-        let mut messages: Vec<String> = loaded.note.into_iter().collect();
-        let mut state = loaded.state;
-        if let Some(seed) = options.seed {
-            state.seed = seed;
-        }
-        if let Some(path) = &options.config {
-            let text =
-                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let outcome = outcome_of(&state.desired, Source { text, name: path.display().to_string() })
-                .map_err(|failure| anyhow::anyhow!(views::full_text(&failure)))?;
-            messages.extend(outcome.warnings);
-            state.desired = outcome.desired;
-        }
-
-        let opened = block_in_place(|| {
-            let (pins, log_drops) = (options.pins.clone(), options.log_drops);
-            Dataplane::open(&Options { pins, sizes: Sizes::default(), log_drops })
-        })?;
-        let Opened { dataplane, start, unknown, kept_sizes } = opened;
-        messages.extend(unknown.iter().map(|path| {
-            format!("{} is not ours and was left alone: remove it if nobody needs it", path.display())
-        }));
-        messages.extend(kept_sizes.iter().map(|k| {
-            format!("table {} keeps its size of {} entries (asked for: {})", k.table, k.has, k.asked)
-        }));
-        for message in &messages {
-            tracing::warn!("{message}");
-        }
-        let tables = dataplane.tables()?;
-        let counters = Counters::open(dataplane.maps())?;
-        let sizes = sizes(&tables, &counters);
-        let events = Events::open(dataplane.maps())?;
-        if options.log_drops {
-            let program = dataplane.program_id()?;
-            tokio::spawn(async move {
-                if let Err(error) = drops::follow(program).await {
-                    tracing::warn!(%error, "dropped packets are not told of");
-                }
-            });
-        }
-        let entries = [
-            (Memory::Flows, Flows::open(dataplane.maps(), FlowTable::Established)?),
-            (Memory::Embryonic, Flows::open(dataplane.maps(), FlowTable::Embryonic)?),
-        ];
-
-        // Subscribed first, read afterwards: nothing falls between the two.
-        let watch = Watch::open()?;
-        let netlink = Netlink::open()?;
-        let (sender, transitions) = mpsc::channel(TRANSITIONS);
-        let health = known_health(&state);
-        let mut core = Self {
-            started: Instant::now(),
-            start,
-            messages,
-            ids: ids_by_listener(&state.desired, &tables),
-            windows: Windows::adopt(&tables, monotonic_ns()),
-            rings: RingCache::default(),
-            flows: FlowCounts::default(),
-            interfaces: Interfaces::default(),
-            hops: Hops::new(netlink.clone()),
-            announcer: Announcer::new(netlink.clone()),
-            ways: Ways::new(netlink.clone()),
-            runner: Runner::new(Network, health::schedule::CONCURRENCY, sender),
-            failure: None,
-            said: None,
-            options,
-            state,
-            dataplane,
-            tables,
-            counters,
-            sizes,
-            entries,
-            health,
-            netlink,
-            store,
-            ticks: 0,
-            unsaved: true,
-        };
-        let found = core.dataplane.interfaces()?.attached()?;
-        for gone in &found.vanished {
-            tracing::info!(
-                interface = gone.name,
-                "was deleted while it was attached: attached again when it is back"
-            );
-        }
-        core.interfaces.adopt(found.attached);
-        core.announcer.adopt(&core.interfaces.attached()).await?;
-        core.ways.refresh(&mut core.tables).await?;
-        core.interfaces_follow().await;
-        core.converge().await;
-        core.save();
-        tracing::info!(
-            services = core.state.desired.services.len(),
-            interfaces = core.interfaces.attached().len(),
-            "ready: {}",
-            views::start_word(core.start)
-        );
-        Ok((core, Inputs { transitions, watch, events }))
-    }
-
     /// Answers a request.
     pub(super) async fn answer(&mut self, request: Request) {
         // Whoever asked may have gone: the answer then goes nowhere.
@@ -283,89 +169,12 @@ impl Core {
         }
     }
 
-    /// Does a change, or plans it.
-    async fn change(&mut self, change: Change, dry_run: bool) -> Result<PlanView, Failure> {
-        let outcome = config::apply(&self.state.desired, change)?;
-        self.bring_about(outcome, dry_run).await
-    }
-
-    /// Makes what is desired so: interfaces first, because they are what may be refused; then it is persisted, then done.
-    async fn bring_about(&mut self, outcome: Outcome, dry_run: bool) -> Result<PlanView, Failure> {
-        let mut rings = RingCache::default();
-        let planned = self.plan(&outcome.desired, &mut rings).map_err(full)?;
-        let mut view = views::plan(&outcome, &planned, dry_run);
-        views::interface_steps(&mut view, &self.state.desired, &outcome.desired);
-        if dry_run || !outcome.changed {
-            return Ok(view);
-        }
-        let new = self.attach_new(&outcome.desired, &mut view).await?;
-        let before = std::mem::replace(&mut self.state.desired, outcome.desired);
-        if let Err(error) = self.try_save() {
-            self.state.desired = before;
-            for name in new {
-                // It was attached a moment ago; what fails now is found and tried again by the next pass.
-                let _ = self.interfaces.detach(&self.dataplane, &name);
-            }
-            return Err(Failure::failed(
-                format!("nothing was changed: the state cannot be saved: {error:#}"),
-                format!("see that {} can be written", self.options.state.display()),
-            ));
-        }
-        self.interfaces_follow().await;
-        self.converge().await;
-        match &self.failure {
-            None => Ok(view),
-            Some(failure) => Err(Failure::failed(
-                format!("the change is saved, but not yet in force: {failure}"),
-                "the agent keeps trying; see `lb status`",
-            )),
-        }
-    }
-
-    /// Attaches interfaces that are new in `desired`; if one is refused, those before it are detached again.
-    async fn attach_new(&mut self, desired: &Desired, view: &mut PlanView) -> Result<Vec<String>, Failure> {
-        let mut done: Vec<String> = Vec::new();
-        for (name, mode) in &desired.interfaces {
-            if self.state.desired.interfaces.get(name) == Some(mode) {
-                continue;
-            }
-            let was_attached = self.state.desired.interfaces.contains_key(name);
-            let result = match self.netlink.link(name).await {
-                Ok(link) => self
-                    .interfaces
-                    .attach(&self.dataplane, &link, *mode)
-                    .map_err(|error| views::interface_failure(&error)),
-                Err(error) => Err(Failure::new(FailureCode::NotFound, error.to_string(), "see `ip link`")),
-            };
-            match result {
-                Ok(attached) => {
-                    view.warnings.extend(
-                        attached
-                            .fallback
-                            .map(|why| format!("{name} is attached in generic mode, which is slower: {why}")),
-                    );
-                    if !was_attached {
-                        done.push(name.clone());
-                    }
-                }
-                Err(failure) => {
-                    for name in &done {
-                        // As above: what fails is found by the next pass.
-                        let _ = self.interfaces.detach(&self.dataplane, name);
-                    }
-                    return Err(failure);
-                }
-            }
-        }
-        Ok(done)
-    }
-
-    fn interfaces_incomplete(&self) -> bool {
+    pub(super) fn interfaces_incomplete(&self) -> bool {
         self.interfaces.attached().len() < self.state.desired.interfaces.len()
     }
 
     /// Attaches and detaches what the desired interfaces say.
-    async fn interfaces_follow(&mut self) {
+    pub(super) async fn interfaces_follow(&mut self) {
         match self.netlink.links().await {
             Ok(links) => block_in_place(|| {
                 self.interfaces.reconcile(&self.dataplane, &self.state.desired, &links);
@@ -375,7 +184,7 @@ impl Core {
     }
 
     /// Plans and carries out until tables, addresses and checks are what they should be.
-    async fn converge(&mut self) {
+    pub(super) async fn converge(&mut self) {
         self.failure = None;
         let desired = self.state.desired.clone();
         if let Err(error) = self.hops.follow(&desired).await {
@@ -414,7 +223,7 @@ impl Core {
         }
     }
 
-    fn plan(&self, desired: &Desired, rings: &mut RingCache) -> Result<Plan, plan::PlanError> {
+    pub(super) fn plan(&self, desired: &Desired, rings: &mut RingCache) -> Result<Plan, plan::PlanError> {
         let observed = Observed {
             now: unix_now(),
             health: &self.health,
@@ -426,7 +235,7 @@ impl Core {
         plan::plan(desired, &observed, &self.tables, rings)
     }
 
-    fn carry_out(&mut self, plan: &Plan) -> Result<()> {
+    pub(super) fn carry_out(&mut self, plan: &Plan) -> Result<()> {
         for step in &plan.steps {
             tracing::debug!("{step}");
             match step {
@@ -442,7 +251,7 @@ impl Core {
     }
 
     /// Lets packets leave through every interface that a way leads through.
-    fn allow_egress(&mut self) {
+    pub(super) fn allow_egress(&mut self) {
         let ways = self.hops.interfaces().into_iter().chain(self.ways.interfaces().iter().copied());
         let wanted: BTreeSet<u32> = ways.collect();
         let allow = |dataplane: &Dataplane| -> Result<()> {
@@ -459,7 +268,7 @@ impl Core {
     }
 
     /// Services that have a backend for new flows.
-    fn fit(&self) -> BTreeSet<String> {
+    pub(super) fn fit(&self) -> BTreeSet<String> {
         let serves = |name: &String| {
             let entry =
                 self.ids.get(name).and_then(|id| self.tables.services.iter().find(|e| e.id == *id))?;
@@ -467,73 +276,6 @@ impl Core {
             block.any(|n| self.tables.backends.get(n).is_some_and(|b| b.selectable())).then_some(())
         };
         self.state.desired.services.keys().filter(|name| serves(name).is_some()).cloned().collect()
-    }
-
-    fn timeouts(&self) -> Timeouts {
-        let timeout =
-            |(name, id): (&String, &u32)| Some((*id, self.state.desired.services.get(name)?.idle_timeout));
-        self.ids.iter().filter_map(timeout).collect()
-    }
-
-    /// Closes windows, and every few ticks looks at all entries.
-    fn remember_less(&mut self) {
-        let (timeouts, now) = (self.timeouts(), monotonic_ns());
-        if let Err(error) = self.windows.close(&mut self.tables, &timeouts, now) {
-            self.failed("close windows", &error);
-        }
-        let draining = |d: &Desired| {
-            d.services
-                .values()
-                .any(|s| s.backends.values().any(|b| matches!(b.admin, Admin::Draining { .. })))
-        };
-        let due = self.ticks.is_multiple_of(SWEEP) && self.windows.any_tracked();
-        if !(due || draining(&self.state.desired)) {
-            return;
-        }
-        if let Err(error) = block_in_place(|| self.sweep(&timeouts)) {
-            self.failed("look at the flows", error.as_ref());
-        }
-    }
-
-    fn sweep(&mut self, timeouts: &Timeouts) -> Result<()> {
-        let entries = self.remembered()?;
-        let gone = self.windows.sweep(&mut self.tables, entries.iter().copied(), timeouts, monotonic_ns())?;
-        let removed: BTreeSet<_> =
-            gone.iter().map(|(_, key)| (key.client.0, key.ports, key.service)).collect();
-        let left = entries.iter().filter(|(_, k, _)| !removed.contains(&(k.client.0, k.ports, k.service)));
-        self.flows = FlowCounts::new(left, &self.ids, &self.tables);
-        for (memory, keys) in flows::by_memory(gone) {
-            self.forget(memory, &keys)?;
-        }
-        Ok(())
-    }
-
-    fn forget_flows(&mut self, id: u32) -> Result<()> {
-        let entries = self.remembered()?;
-        let of =
-            entries.iter().filter(|(_, key, _)| key.service == id).map(|(memory, key, _)| (*memory, *key));
-        for (memory, keys) in flows::by_memory(of.collect()) {
-            self.forget(memory, &keys)?;
-        }
-        Ok(())
-    }
-
-    /// Every entry of both tables.
-    fn remembered(&mut self) -> Result<Vec<Remembered>> {
-        let mut all = Vec::new();
-        for (memory, table) in &mut self.entries {
-            table.for_each(|key, value| all.push((*memory, *key, *value)))?;
-        }
-        Ok(all)
-    }
-
-    fn forget(&mut self, memory: Memory, keys: &[FlowKey]) -> Result<()> {
-        for (which, table) in &mut self.entries {
-            if *which == memory && !keys.is_empty() {
-                table.delete(keys)?;
-            }
-        }
-        Ok(())
     }
 
     /// Saves the state; a failure is remembered and tried again.
@@ -544,7 +286,7 @@ impl Core {
         }
     }
 
-    fn try_save(&mut self) -> Result<()> {
+    pub(super) fn try_save(&mut self) -> Result<()> {
         self.state.health.clear();
         for ((service, backend), health) in &self.health {
             if *health != Health::Unknown {
@@ -560,7 +302,7 @@ impl Core {
     }
 
     /// Remembers what went wrong for `lb status`, and says it once.
-    fn failed(&mut self, what: &str, error: &dyn std::error::Error) {
+    pub(super) fn failed(&mut self, what: &str, error: &dyn std::error::Error) {
         let mut text = format!("cannot {what}: {error}");
         let mut source = error.source();
         while let Some(cause) = source {
@@ -580,55 +322,12 @@ impl Core {
     }
 }
 
-/// What a configuration makes of what is desired.
-fn outcome_of(desired: &Desired, source: Source) -> Result<Outcome, Failure> {
-    let checked = config::check(&source.text, &source.name)?;
-    let warnings: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
-    let outcome = config::change::replace(desired, checked)?;
-    Ok(Outcome { warnings, ..outcome })
-}
-
-fn full(error: plan::PlanError) -> Failure {
-    Failure::failed(
-        format!("nothing was changed: {error}"),
-        "start the agent with larger tables and fresh pins, or remove services",
-    )
-}
-
-/// The ids of services that are in the tables, found by where they listen: names are not in the kernel.
-fn ids_by_listener(desired: &Desired, tables: &Tables) -> BTreeMap<String, u32> {
-    let id = |service| tables.services.find(&plan::key(service)).map(|(_, entry)| entry.id);
-    desired.services.iter().filter_map(|(name, service)| Some((name.clone(), id(service)?))).collect()
-}
-
-/// How large the tables are that were found or made.
-fn sizes(tables: &Tables, counters: &Counters) -> Sizes {
-    Sizes {
-        services: tables.services.capacity(),
-        ring_lines: tables.rings.lines(),
-        backends: tables.backends.capacity(),
-        reverse: tables.reverse.capacity(),
-        neighbours: tables.neighbours.capacity(),
-        counters: counters.backend_rows(),
-        reasons: counters.reason_rows(),
-        ..Sizes::default()
-    }
-}
-
-fn known_health(state: &State) -> HealthMap {
-    let of = |(service, backends): (&String, &BTreeMap<_, Health>)| {
-        let service = service.clone();
-        backends.clone().into_iter().map(move |(backend, health)| ((service.clone(), backend), health))
-    };
-    state.health.iter().flat_map(of).collect()
-}
-
 pub(super) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 /// The clock that the program uses (`bpf_ktime_get_ns`).
-fn monotonic_ns() -> u64 {
+pub(super) fn monotonic_ns() -> u64 {
     match nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC) {
         Ok(now) => now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64,
         // The clock always exists; a machine without one would remember flows too long, not too short.

@@ -121,8 +121,10 @@ impl Hops {
 
     /// Asks again for next hops whose MAC address was not known.
     pub(crate) async fn look_again(&mut self) -> Result<(), net::Error> {
-        let unresolved = |answer: &Result<Answer, Unresolved>| answer.as_ref().is_ok_and(|hop| hop.mac.is_none());
-        let again = self.answers.iter().filter(|(_, answer)| unresolved(answer)).map(|(addr, _)| *addr).collect();
+        let unresolved =
+            |answer: &Result<Answer, Unresolved>| answer.as_ref().is_ok_and(|hop| hop.mac.is_none());
+        let again =
+            self.answers.iter().filter(|(_, answer)| unresolved(answer)).map(|(addr, _)| *addr).collect();
         self.ask(again).await
     }
 

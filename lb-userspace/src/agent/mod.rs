@@ -12,6 +12,7 @@
 //! plans from what is wanted and what is there, and does nothing when nothing is to be done.
 
 pub mod apply;
+mod change;
 mod control;
 mod core;
 mod drains;
@@ -19,7 +20,11 @@ mod explain;
 mod flows;
 mod hops;
 mod interfaces;
+#[cfg(test)]
+mod model_tests;
 pub mod options;
+mod remember;
+mod start;
 mod views;
 mod vips;
 mod ways;

@@ -3,6 +3,7 @@
 //! Everything here is synchronous except events. What should stand in the tables is decided elsewhere; this module
 //! knows how to write it so that a packet never meets a half-written entry.
 
+pub mod costs;
 pub mod counters;
 pub mod devices;
 pub mod drops;

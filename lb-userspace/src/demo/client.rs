@@ -200,13 +200,7 @@ impl Client {
     }
 
     /// A long-lived connection, and another one when it ends, until the traffic ends.
-    async fn stay(
-        self,
-        every: Duration,
-        offset: Duration,
-        number: usize,
-        mut told: watch::Receiver<Orders>,
-    ) {
+    async fn stay(self, every: Duration, offset: Duration, number: usize, mut told: watch::Receiver<Orders>) {
         sleep(offset).await;
         while !told.borrow().stop {
             if let Some(mut connection) = self.open().await {
@@ -321,7 +315,10 @@ async fn ask(target: SocketAddr, ledger: Arc<Ledger>) {
         let mut buffer = vec![0; 2048];
         let length = socket.recv(&mut buffer).await?;
         let (name, echoed) = buffer[..length].split_at_checked(3).context("a short answer")?;
-        ensure!(backend_number(&name[..2]).is_some() && echoed == sent, Wrong("other bytes came back".into()));
+        ensure!(
+            backend_number(&name[..2]).is_some() && echoed == sent,
+            Wrong("other bytes came back".into())
+        );
         Ok(())
     })
     .await;

@@ -31,7 +31,9 @@ impl Lock {
         match UnixListener::bind_addr(&name) {
             Ok(socket) => Ok(Self(socket)),
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                bail!("another `lb demo` is running on this machine: wait for its end, or stop it with Ctrl-C")
+                bail!(
+                    "another `lb demo` is running on this machine: wait for its end, or stop it with Ctrl-C"
+                )
             }
             Err(error) => Err(error).context("cannot take the demonstration's lock"),
         }

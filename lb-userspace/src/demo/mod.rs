@@ -14,8 +14,8 @@
 mod backend;
 mod client;
 mod keep;
-mod leftovers;
 mod ledger;
+mod leftovers;
 mod options;
 mod screen;
 mod stage;

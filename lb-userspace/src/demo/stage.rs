@@ -3,8 +3,8 @@
 
 use super::backend::Backend;
 use super::client::{Load, Traffic};
-use super::leftovers::{DIRECTORY, Leftovers, PINS, PREFIX};
 use super::ledger::{Books, Ledger, Outage, shares};
+use super::leftovers::{DIRECTORY, Leftovers, PINS, PREFIX};
 use super::screen::Screen;
 use super::tool::{Report, Tool, Watcher};
 use super::topology::{BACKENDS, Network, backend_addresses, backend_name};

@@ -1,5 +1,6 @@
 //! What happens, in its order, and what must come of it.
 
+use super::DemoOptions;
 use super::client::Load;
 use super::ledger::{Books, Outage, Phase};
 use super::stage::{READY, Stage};
@@ -8,7 +9,6 @@ use super::topology::{
     WEB_PORT, backend_addresses, backend_name,
 };
 use super::view::{State, Summary, distribution, duration};
-use super::DemoOptions;
 use anyhow::{Context, Result};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -83,8 +83,9 @@ fn services(options: &DemoOptions) -> Result<Vec<Service>> {
         ..web(name, vip)
     };
     let all = [web("web", v4), web("web6", v6), echo("echo", v4), echo("echo6", v6)];
-    let wanted =
-        |service: &Service| if service.family == 0 { !options.ipv6 || options.ipv4 } else { !options.ipv4 || options.ipv6 };
+    let wanted = |service: &Service| {
+        if service.family == 0 { !options.ipv6 || options.ipv4 } else { !options.ipv4 || options.ipv6 }
+    };
     Ok(all.into_iter().filter(wanted).collect())
 }
 
@@ -113,12 +114,8 @@ impl Service {
 ///
 /// Interrupted, or something did not happen at all.
 pub(super) fn play(stage: &mut Stage, options: &DemoOptions) -> Result<Summary> {
-    let mut story = Story {
-        services: services(options)?,
-        times: Times::of(options),
-        stage,
-        faults: Vec::new(),
-    };
+    let mut story =
+        Story { services: services(options)?, times: Times::of(options), stage, faults: Vec::new() };
     story.balancer()?;
     story.steady()?;
     story.stop_backend()?;
@@ -159,13 +156,20 @@ impl Story<'_> {
         stage.wait("every backend to be up", READY, |report, _| {
             (0..BACKENDS).all(|backend| report.is(backend, State::Up))
         })?;
-        stage.screen.good(&format!("{BACKENDS} backends are up, {} after the last command", duration(asked.elapsed())));
+        stage.screen.good(&format!(
+            "{BACKENDS} backends are up, {} after the last command",
+            duration(asked.elapsed())
+        ));
         Ok(())
     }
 
     fn load(&self) -> Load {
         let listening = |protocol: &str| {
-            self.services.iter().filter(|service| service.protocol == protocol).map(|service| service.listen).collect()
+            self.services
+                .iter()
+                .filter(|service| service.protocol == protocol)
+                .map(|service| service.listen)
+                .collect()
         };
         Load {
             web: listening("tcp"),
@@ -286,14 +290,17 @@ impl Story<'_> {
         ));
         stage.screen.command("lb agent &");
         stage.start_agent()?;
-        stage.wait("the new agent to answer", READY, move |report, _| report.agent && report.pid != before.pid)?;
+        stage.wait("the new agent to answer", READY, move |report, _| {
+            report.agent && report.pid != before.pid
+        })?;
         let without = killed.elapsed();
         let report = stage.report();
         stage.title("a new agent goes on where the old one was");
         if report.started == "adopted" {
             stage.screen.good("the new agent found everything in the kernel and adopted it as it is");
         } else {
-            self.faults.push(format!("the new agent did not adopt what was there: it says \"{}\"", report.started));
+            self.faults
+                .push(format!("the new agent did not adopt what was there: it says \"{}\"", report.started));
         }
         self.stage.watch(self.times.adopted)?;
         Ok(without)

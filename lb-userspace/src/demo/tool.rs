@@ -133,7 +133,13 @@ impl Tool {
         command.arg("--socket").arg(self.socket()).args(words).stdin(Stdio::null());
         let output = command.output().with_context(|| format!("cannot run lb {}", words.join(" ")))?;
         let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "lb {} failed ({}): {}", words.join(" "), output.status, said.trim());
+        ensure!(
+            output.status.success(),
+            "lb {} failed ({}): {}",
+            words.join(" "),
+            output.status,
+            said.trim()
+        );
         Ok(())
     }
 }

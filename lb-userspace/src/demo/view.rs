@@ -70,8 +70,11 @@ pub(super) fn live(snapshot: &Snapshot, width: usize) -> Vec<String> {
         ),
         format!(
             "  {}",
-            format!("{:<20}{:<cells$}{:>7}{:>14}{:>10}", "", "new connections", "share", "connections", "req/s")
-                .dimmed()
+            format!(
+                "{:<20}{:<cells$}{:>7}{:>14}{:>10}",
+                "", "new connections", "share", "connections", "req/s"
+            )
+            .dimmed()
         ),
     ];
     lines.extend(snapshot.rows.iter().enumerate().map(|(backend, row)| {
@@ -87,7 +90,8 @@ pub(super) fn live(snapshot: &Snapshot, width: usize) -> Vec<String> {
     }));
     let open: u64 = snapshot.rows.iter().map(|row| row.open).sum();
     let rate: f64 = snapshot.rows.iter().map(|row| row.rate).sum();
-    let agent = if snapshot.agent { "agent running".green().to_string() } else { "no agent".red().to_string() };
+    let agent =
+        if snapshot.agent { "agent running".green().to_string() } else { "no agent".red().to_string() };
     let lost = match snapshot.lost {
         0 => "0 lost".green().to_string(),
         lost => format!("{lost} lost").red().bold().to_string(),
@@ -324,11 +328,7 @@ impl Summary {
             });
             lines.push(number(
                 "Distribution",
-                &format!(
-                    "{}  {}",
-                    each.collect::<Vec<_>>().join("  "),
-                    "measured (expected)".dimmed()
-                ),
+                &format!("{}  {}", each.collect::<Vec<_>>().join("  "), "measured (expected)".dimmed()),
             ));
         }
         if let Some(outage) = self.outage {
@@ -353,7 +353,11 @@ impl Summary {
     fn verdict(&self) -> Vec<String> {
         if self.good() {
             let stopped = if self.outage.is_some() { " but what was on the stopped backend" } else { "" };
-            return vec![format!("  {} {}", "✓".green().bold(), format!("Nothing was lost{stopped}.").bold())];
+            return vec![format!(
+                "  {} {}",
+                "✓".green().bold(),
+                format!("Nothing was lost{stopped}.").bold()
+            )];
         }
         let losses = self.judgement.faults.len();
         let mut lines = Vec::new();
@@ -361,7 +365,8 @@ impl Summary {
             let title = format!("{losses} lost without an excuse:");
             lines.push(format!("  {} {}", "✗".red().bold(), title.bold()));
             lines.extend(self.judgement.faults.iter().take(8).map(|loss| {
-                let on = loss.backend.map_or_else(String::new, |backend| format!(" on {}", backend_name(backend)));
+                let on =
+                    loss.backend.map_or_else(String::new, |backend| format!(" on {}", backend_name(backend)));
                 let when = self.when(loss.began);
                 format!("      {when}: {:?} of {:?}{on}: {}", loss.what, loss.family, loss.why)
             }));
@@ -452,7 +457,8 @@ mod tests {
 
     #[test]
     fn long_commands_break_where_a_shell_goes_on() {
-        let text = "lb service add web tcp://192.0.2.10:80 --backend 10.11.0.11:8080 --backend 10.11.0.12:8080";
+        let text =
+            "lb service add web tcp://192.0.2.10:80 --backend 10.11.0.11:8080 --backend 10.11.0.12:8080";
         let rows = plain(command(text, 80));
         assert!(rows.len() > 1 && rows.iter().all(|row| row.chars().count() <= 80), "{rows:?}");
         assert!(rows[1..].iter().all(|row| row.trim_start().starts_with("--backend ")), "{rows:?}");

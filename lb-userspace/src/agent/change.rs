@@ -1,0 +1,108 @@
+//! Changes that somebody asks for: judged, planned, persisted, done, or refused with nothing changed.
+
+use super::core::Core;
+use super::views;
+use crate::api::control::Source;
+use crate::api::failure::{Failure, FailureCode};
+use crate::api::types::PlanView;
+use crate::config::{self, Change, Outcome};
+use crate::model::Desired;
+use crate::plan::{self, RingCache};
+
+impl Core {
+    /// Does a change, or plans it.
+    pub(super) async fn change(&mut self, change: Change, dry_run: bool) -> Result<PlanView, Failure> {
+        let outcome = config::apply(&self.state.desired, change)?;
+        self.bring_about(outcome, dry_run).await
+    }
+
+    /// Makes what is desired so: interfaces first, because they are what may be refused; then it is persisted, then done.
+    pub(super) async fn bring_about(&mut self, outcome: Outcome, dry_run: bool) -> Result<PlanView, Failure> {
+        let mut rings = RingCache::default();
+        let planned = self.plan(&outcome.desired, &mut rings).map_err(full)?;
+        let mut view = views::plan(&outcome, &planned, dry_run);
+        views::interface_steps(&mut view, &self.state.desired, &outcome.desired);
+        if dry_run || !outcome.changed {
+            return Ok(view);
+        }
+        let new = self.attach_new(&outcome.desired, &mut view).await?;
+        let before = std::mem::replace(&mut self.state.desired, outcome.desired);
+        if let Err(error) = self.try_save() {
+            self.state.desired = before;
+            for name in new {
+                // It was attached a moment ago; what fails now is found and tried again by the next pass.
+                let _ = self.interfaces.detach(&self.dataplane, &name);
+            }
+            return Err(Failure::failed(
+                format!("nothing was changed: the state cannot be saved: {error:#}"),
+                format!("see that {} can be written", self.options.state.display()),
+            ));
+        }
+        self.interfaces_follow().await;
+        self.converge().await;
+        match &self.failure {
+            None => Ok(view),
+            Some(failure) => Err(Failure::failed(
+                format!("the change is saved, but not yet in force: {failure}"),
+                "the agent keeps trying; see `lb status`",
+            )),
+        }
+    }
+
+    /// Attaches interfaces that are new in `desired`; if one is refused, those before it are detached again.
+    pub(super) async fn attach_new(
+        &mut self,
+        desired: &Desired,
+        view: &mut PlanView,
+    ) -> Result<Vec<String>, Failure> {
+        let mut done: Vec<String> = Vec::new();
+        for (name, mode) in &desired.interfaces {
+            if self.state.desired.interfaces.get(name) == Some(mode) {
+                continue;
+            }
+            let was_attached = self.state.desired.interfaces.contains_key(name);
+            let result = match self.netlink.link(name).await {
+                Ok(link) => self
+                    .interfaces
+                    .attach(&self.dataplane, &link, *mode)
+                    .map_err(|error| views::interface_failure(&error)),
+                Err(error) => Err(Failure::new(FailureCode::NotFound, error.to_string(), "see `ip link`")),
+            };
+            match result {
+                Ok(attached) => {
+                    view.warnings.extend(
+                        attached
+                            .fallback
+                            .map(|why| format!("{name} is attached in generic mode, which is slower: {why}")),
+                    );
+                    if !was_attached {
+                        done.push(name.clone());
+                    }
+                }
+                Err(failure) => {
+                    for name in &done {
+                        // As above: what fails is found by the next pass.
+                        let _ = self.interfaces.detach(&self.dataplane, name);
+                    }
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// What a configuration makes of what is desired.
+pub(super) fn outcome_of(desired: &Desired, source: Source) -> Result<Outcome, Failure> {
+    let checked = config::check(&source.text, &source.name)?;
+    let warnings: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
+    let outcome = config::change::replace(desired, checked)?;
+    Ok(Outcome { warnings, ..outcome })
+}
+
+fn full(error: plan::PlanError) -> Failure {
+    Failure::failed(
+        format!("nothing was changed: {error}"),
+        "start the agent with larger tables and fresh pins, or remove services",
+    )
+}

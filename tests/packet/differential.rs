@@ -1,0 +1,272 @@
+//! The loaded programs against the same decision on the host: random packets, the same tables, the same everything.
+//!
+//! What differs can only be the compiler, the maps, the packet access or the helpers. Packets are valid ones of every
+//! kind, most of them damaged afterwards; the sequence is the same in every run (`LB_TEST_SEED` takes another).
+
+use std::collections::{BTreeMap, HashMap};
+use std::env;
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::abi::{
+    BackendEntry, FlowKey, FlowValue, Key, NeighbourEntry, Report, ReverseEntry, RouteEntry, ServiceEntry,
+    limits, names, route,
+};
+use lb_common::host::HostTables;
+use lb_common::pipeline;
+use lb_common::reason::{Fate, Reason};
+use lb_common::slot::Slot;
+use lb_tests::frame::{Flow, Kind};
+use lb_tests::kernel::{Moved, owner};
+use lb_tests::oracle;
+use lb_userspace::dataplane::Tables;
+use lb_userspace::dataplane::devices::Mode as Attached;
+use lb_userspace::model::{Admin, Backend, Protocol, Tracking};
+use lb_userspace::plan::NextHop;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::case::{DROP, PASS, REDIRECT, TX};
+use crate::lab::{LOOPBACK, Lab, Served, address, all, gateway, hop, in_lab, way};
+use crate::not_ours::{arp, carrying, extension, fragment, options, ping, tagged};
+
+const PACKETS: usize = 24_000;
+/// The compiler of routes knows this net; one client of it is in the table of neighbours.
+const ON_LINK: [(&str, &str); 2] =
+    [("198.51.100.0", "255.255.255.240"), ("2001:db8:1::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0")];
+
+/// Everything that the agent writes, as one value.
+#[derive(Clone, Debug, PartialEq)]
+struct Contents {
+    services: Vec<ServiceEntry>,
+    rings: Vec<Vec<u32>>,
+    backends: Vec<BackendEntry>,
+    reverse: Vec<ReverseEntry>,
+    neighbours: Vec<NeighbourEntry>,
+    routes: (Vec<RouteEntry>, Vec<RouteEntry>),
+    settings: lb_common::abi::Settings,
+}
+
+impl Contents {
+    fn of(tables: &Tables) -> Self {
+        let services: Vec<_> = tables.services.iter().collect();
+        Self {
+            rings: services.iter().map(|service| tables.rings.read(service.ring, service.slots)).collect(),
+            services,
+            backends: (0..tables.backends.capacity())
+                .filter_map(|index| tables.backends.get(index))
+                .collect(),
+            reverse: tables.reverse.iter().collect(),
+            neighbours: tables.neighbours.iter().collect(),
+            routes: tables.routes.in_force(),
+            settings: tables.settings.get(),
+        }
+    }
+
+    /// The same on the host.
+    fn on_host(&self) -> HostTables {
+        let mut host = HostTables { backends: self.backends.clone(), ..HostTables::default() };
+        for (service, slots) in self.services.iter().zip(&self.rings) {
+            host.put_service(*service);
+            for (index, word) in (0..).zip(slots) {
+                host.set_slot(service, index, *word);
+            }
+        }
+        self.reverse.iter().for_each(|entry| host.put_reverse(*entry));
+        self.neighbours.iter().for_each(|entry| host.put_neighbour(*entry));
+        host.settings = self.settings;
+        let first = (self.settings.routes & 1) * 2 * limits::ROUTES_PER_FAMILY;
+        for (family, routes) in (0..).zip([&self.routes.0, &self.routes.1]) {
+            let first = (first + family * limits::ROUTES_PER_FAMILY) as usize;
+            host.routes[first..first + routes.len()].copy_from_slice(routes);
+        }
+        host
+    }
+}
+
+/// Opens windows, asks for more and for less tracking, and leaves a backend without a next hop.
+fn disturb(lab: &mut Lab<'_>) {
+    for (n, name) in (3..).zip(["tcp4-nat", "tcp6-nat", "udp4-nat"]) {
+        let old = lab.desired.services[name].backends.keys().next().copied().expect("a backend");
+        let ip = if old.is_ipv4() { IpAddr::from([10, 0, 0, n]) } else { address("fd00::33") };
+        lab.kernel.hops.insert(ip, NextHop { macs: hop(n), ifindex: LOOPBACK, mtu: 1500 });
+        lab.change(name, |service| {
+            let new = SocketAddr::new(ip, 8080);
+            service.backends.insert(new, Backend::new(new, 100));
+            if let Some(backend) = service.backends.get_mut(&old).filter(|_| n == 3) {
+                backend.admin = Admin::Draining { until: None, remove: false };
+            }
+        });
+    }
+    // Some slots are settled already, as after a sweep.
+    lab.slots("tcp6-nat", |slot| if slot.current() % 2 == 0 { slot.settle() } else { slot });
+    lab.slots("udp4-nat", |slot| {
+        if slot.settled() { slot } else { Slot::new(slot.current(), true, slot.previous()) }
+    });
+    lab.change("udp6-nat", |service| service.tracking = Tracking::Always);
+    lab.change("udp4-l2", |service| service.tracking = Tracking::Never);
+    let lost = SocketAddr::new(address("fd00::99"), 443);
+    lab.change("tcp6-l2", |service| {
+        service.backends.insert(lost, Backend::new(lost, 100));
+    });
+    lab.change("udp6-l2", |service| service.backends.clear());
+
+    let on_link =
+        ON_LINK.map(|(prefix, mask)| RouteEntry { kind: route::kind::ON_LINK, ..way(prefix, mask) });
+    let routes = [[on_link[0], gateway(false)], [on_link[1], gateway(true)]];
+    lab.kernel.tables.routes.publish(&routes[0], &routes[1]).expect("room for the routes");
+    for known in ["198.51.100.7", "2001:db8:1::7"] {
+        let key = Key { addr: address(known).into(), tag: LOOPBACK };
+        let entry = NeighbourEntry { key, macs: [2, 0, 0, 0, 4, 4, 2, 0, 0, 0, 0, 2] };
+        lab.kernel.tables.neighbours.put(&entry).expect("room for a neighbour");
+    }
+}
+
+/// A random packet.
+fn packet(random: &mut StdRng, served: &[Served]) -> Vec<u8> {
+    let mut frame = match random.random_range(0..20) {
+        0 => arp(),
+        1 => ping(random.random()),
+        2 => extension([0, 43, 44, 51, 60, 135, 139, 140][random.random_range(0..8)]),
+        3 => fragment(random.random_range(0..8192), random.random()),
+        4 => options(random.random_range(1..=10)),
+        5 => tagged(&[0x8100, 0x88a8][..random.random_range(1..=2)]),
+        6 => carrying(random.random(), random.random()),
+        _ => {
+            let one = random.random_range(0..served.len());
+            of_a_flow(random, &served[one])
+        }
+    };
+    damage(random, &mut frame);
+    frame
+}
+
+/// A request, a reply, or a packet beside a service.
+fn of_a_flow(random: &mut StdRng, served: &Served) -> Vec<u8> {
+    let last = random.random_range(0..24);
+    let client = match served.client.ip() {
+        IpAddr::V4(_) => IpAddr::from([198, 51, 100, last]),
+        IpAddr::V6(_) => IpAddr::from([0x2001, 0xdb8, 1, 0, 0, 0, 0, u16::from(last)]),
+    };
+    let served =
+        Served { client: SocketAddr::new(client, random.random_range(5000..5032)), ..served.clone() };
+    let mut flow: Flow = if random.random_bool(0.7) { served.request() } else { served.reply() };
+    flow.kind = if random.random() { Kind::Syn } else { Kind::Data };
+    flow.payload = (0..random.random_range(0..200)).map(|_| random.random()).collect();
+    if random.random_bool(0.05) {
+        flow.protocol = if flow.protocol == Protocol::Tcp { Protocol::Udp } else { Protocol::Tcp };
+    }
+    if random.random_bool(0.25) { oracle::unfinished(&flow) } else { flow.build() }
+}
+
+/// Pads, cuts and changes bytes; half of all packets stay as they are.
+fn damage(random: &mut StdRng, frame: &mut Vec<u8>) {
+    if random.random() {
+        return;
+    }
+    match random.random_range(0..4) {
+        0 => frame.resize(frame.len() + random.random_range(1..40), 0xaa),
+        1 => frame.truncate(random.random_range(14..=frame.len())),
+        _ => {
+            for _ in 0..random.random_range(1..4) {
+                // Headers are where the decisions are.
+                let at = random.random_range(0..frame.len().min(80));
+                frame[at] = if random.random() {
+                    random.random()
+                } else {
+                    frame[at] ^ (1 << random.random_range(0..8))
+                };
+            }
+        }
+    }
+}
+
+/// The kernel's action for the host's verdict.
+fn action(verdict: &pipeline::Verdict, ingress: u32) -> u32 {
+    match verdict.reason.fate() {
+        Fate::Pass => PASS,
+        Fate::Drop => DROP,
+        Fate::Forward if verdict.egress == ingress => TX,
+        Fate::Forward => REDIRECT,
+    }
+}
+
+/// What the host's decision has written.
+fn moved(host: &HostTables) -> Moved {
+    let reason = |((service, reason), count): (&(u32, Reason), &u64)| ((*service, *reason as usize), *count);
+    let entries = |table: &HashMap<FlowKey, FlowValue>| {
+        table.iter().map(|(key, value)| (key.into(), Some(owner(value)))).collect()
+    };
+    Moved {
+        counters: host.counters.borrow().clone(),
+        reasons: host.reasons.borrow().iter().map(reason).collect(),
+        flows: entries(&host.flows.borrow()),
+        embryos: entries(&host.embryos.borrow()),
+    }
+}
+
+#[test]
+fn the_loaded_programs_decide_as_the_host_does() {
+    let seed =
+        env::var("LB_TEST_SEED").map_or(20_240_607, |seed| seed.parse().expect("LB_TEST_SEED is a number"));
+    println!("LB_TEST_SEED={seed}");
+    in_lab(|lab| {
+        let generic = lab.veth("in0", "in1");
+        lab.allow(LOOPBACK);
+        lab.kernel
+            .dataplane
+            .interfaces()
+            .and_then(|mut interfaces| interfaces.devices().set_mode(generic, Attached::Generic))
+            .expect("room for an interface");
+        disturb(lab);
+        let contents = Contents::of(&lab.kernel.tables);
+        let mut host = contents.on_host();
+        host.devices.insert(LOOPBACK);
+        // This namespace forwards nothing, whatever the destination: what the compiled routes leave open.
+        for last in 0..16 {
+            for client in [
+                IpAddr::from([198, 51, 100, last]),
+                IpAddr::from([0x2001, 0xdb8, 1, 0, 0, 0, 0, u16::from(last)]),
+            ] {
+                host.kernel.insert(client.into(), Err(Reason::ForwardingOff));
+            }
+        }
+
+        let before = lab.kernel.snapshot();
+        let mut random = StdRng::seed_from_u64(seed);
+        let (served, mut seen) = (all(), BTreeMap::new());
+        let runner = lab.kernel.runner();
+        for n in 0..PACKETS {
+            let frame = packet(&mut random, &served);
+            let ingress = if random.random_bool(0.8) { LOOPBACK } else { generic };
+            (host.ingress, host.generic) = (ingress, ingress == generic);
+            let explained = runner.explain(&frame, ingress).expect("the kernel explains");
+            let balanced = runner.run(names::BALANCE, &frame, ingress, 1).expect("the kernel runs it");
+
+            *host.report.borrow_mut() = Report::EMPTY;
+            let mut out = frame.clone();
+            let verdict = pipeline::run(&mut out[..], &host);
+            let action = action(&verdict, ingress);
+            let what = || format!("packet {n} through {ingress}: {verdict:?}, came in as {frame:02x?}");
+            assert_eq!(explained.report, *host.report.borrow(), "{}", what());
+            assert_eq!((explained.action, &explained.frame), (action, &out), "explained, {}", what());
+            assert_eq!((balanced.action, &balanced.frame), (action, &out), "balanced, {}", what());
+            *seen.entry(verdict.reason).or_insert(0) += 1;
+        }
+        // Explaining was counted nowhere, or there would be twice as much.
+        assert_eq!(lab.kernel.snapshot().since(&before), moved(&host));
+        assert_eq!(Contents::of(&lab.kernel.tables), contents, "no program writes what is the agent's");
+        println!("{seen:?}");
+        assert_every_reason_but(&seen);
+        assert!(host.flows.borrow().len() > 100 && !host.embryos.borrow().is_empty(), "windows were open");
+    });
+}
+
+/// Random packets must reach what they can reach, or they test nothing.
+fn assert_every_reason_but(seen: &BTreeMap<Reason, i32>) {
+    // Those need other routes (see `way_back`), or another next hop; and no frame that can be run is too long.
+    let others =
+        [Reason::NoRoute, Reason::NoNeighbour, Reason::ToThisMachine, Reason::NoDevice, Reason::Unfinished];
+    for reason in Reason::ALL.iter().filter(|reason| !others.contains(reason)) {
+        assert!(seen.contains_key(reason), "no packet was {reason:?}: {seen:?}");
+    }
+}
