@@ -1,9 +1,10 @@
 //! Interfaces: attached, detached, somebody else's, and gone.
 
-use lb_tests::agent::{Balancer, PATIENCE, Ran, privileged};
+use lb_tests::agent::{Balancer, PATIENCE, Ran};
 use lb_tests::bpf;
 use lb_tests::nginx::Nginx;
 use lb_tests::programs::reaches;
+use lb_tests::require::root;
 use lb_tests::routed::{BACK, Routed};
 use lb_tests::topo::{Family, machine};
 use lb_userspace::api::types::PlanView;
@@ -28,7 +29,7 @@ fn program(ns: &Namespace, link: &str) -> String {
 
 #[test]
 fn attaching_and_detaching_twice_is_no_failure() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let (lb, _far) = pair();
@@ -54,7 +55,7 @@ fn attaching_and_detaching_twice_is_no_failure() {
 
 #[test]
 fn the_program_of_somebody_else_stays() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let (mut lb, _far) = pair();
@@ -80,7 +81,7 @@ fn the_program_of_somebody_else_stays() {
 
 #[test]
 fn two_balancers_do_not_take_an_interface_from_each_other() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let (lb, _far) = pair();
@@ -96,7 +97,7 @@ fn two_balancers_do_not_take_an_interface_from_each_other() {
 
 #[test]
 fn an_interface_that_comes_back_is_attached_again() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let net = Routed::attached("native");

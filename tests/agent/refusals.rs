@@ -1,6 +1,7 @@
 //! What an agent does not do, and that it says why.
 
-use lb_tests::agent::{Balancer, Ran, privileged};
+use lb_tests::agent::{Balancer, Ran};
+use lb_tests::require::root;
 use lb_tests::topo::machine;
 
 fn running() -> Balancer {
@@ -11,7 +12,7 @@ fn running() -> Balancer {
 
 #[test]
 fn a_second_agent_on_the_same_socket_is_told_so() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let lb = running();
@@ -29,7 +30,7 @@ fn a_second_agent_on_the_same_socket_is_told_so() {
 
 #[test]
 fn a_second_agent_on_the_same_pins_is_told_so() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let lb = running();
@@ -48,7 +49,7 @@ fn a_second_agent_on_the_same_pins_is_told_so() {
 
 #[test]
 fn without_rights_the_missing_capability_is_named() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let lb = Balancer::new(machine("lb"));
@@ -63,7 +64,7 @@ fn without_rights_the_missing_capability_is_named() {
 
 #[test]
 fn tables_that_are_full_refuse_the_whole_change() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let lb = running();
@@ -86,7 +87,7 @@ fn tables_that_are_full_refuse_the_whole_change() {
 
 #[test]
 fn exit_codes_tell_kinds_of_failure_apart() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let lb = running();

@@ -1,10 +1,10 @@
 //! Agents come and go; the data plane stays.
 
 use lb_common::abi::{limits, names};
-use lb_tests::agent::privileged;
 use lb_tests::bpf;
 use lb_tests::flows::{Herd, Stream};
 use lb_tests::nginx::Nginx;
+use lb_tests::require::root;
 use lb_tests::routed::Routed;
 use lb_tests::topo::Family;
 use lb_userspace::api::types::PlanView;
@@ -32,7 +32,7 @@ fn rings(net: &Routed) -> Vec<u8> {
 
 #[test]
 fn killed_and_started_again_under_load_it_loses_nothing() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let (mut net, _servers) = serve();
@@ -59,7 +59,7 @@ fn killed_and_started_again_under_load_it_loses_nothing() {
 
 #[test]
 fn a_restart_writes_nothing_where_nothing_changed() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let (mut net, _servers) = serve();
@@ -77,7 +77,7 @@ fn a_restart_writes_nothing_where_nothing_changed() {
 
 #[test]
 fn a_second_pass_over_the_same_configuration_plans_nothing() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let (net, _servers) = serve();
@@ -101,7 +101,7 @@ fn a_second_pass_over_the_same_configuration_plans_nothing() {
 
 #[test]
 fn the_data_plane_goes_on_without_an_agent_and_tells_its_counters() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let (mut net, _servers) = serve();

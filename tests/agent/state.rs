@@ -1,8 +1,9 @@
 //! The state file and the pins, when somebody has been at them.
 
-use lb_tests::agent::{Balancer, Ran, privileged};
+use lb_tests::agent::{Balancer, Ran};
 use lb_tests::flows::Herd;
 use lb_tests::nginx::Nginx;
+use lb_tests::require::root;
 use lb_tests::routed::Routed;
 use lb_tests::topo::{Family, machine};
 use std::fs;
@@ -19,7 +20,7 @@ fn stopped() -> Balancer {
 
 #[test]
 fn a_broken_state_file_is_kept_and_the_last_good_one_is_used() {
-    if !privileged() {
+    if !root() {
         return;
     }
     for damage in [&b"{\"version\":"[..], b"", b"\0\0\0\0\0\0\0\0"] {
@@ -47,7 +48,7 @@ fn a_broken_state_file_is_kept_and_the_last_good_one_is_used() {
 
 #[test]
 fn with_no_good_state_nothing_is_touched() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let mut net = Routed::attached("native");
@@ -76,7 +77,7 @@ fn with_no_good_state_nothing_is_touched() {
 
 #[test]
 fn pins_of_somebody_else_are_told_and_left() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let mut lb = stopped();
@@ -91,7 +92,7 @@ fn pins_of_somebody_else_are_told_and_left() {
 
 #[test]
 fn what_was_asked_for_survives_the_machine() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let mut lb = stopped();

@@ -1,15 +1,15 @@
 //! What the command line answers from the kernel: counters, explanations, and that asking changes nothing.
 
-use lb_tests::agent::privileged;
 use lb_tests::flows;
 use lb_tests::nginx::Nginx;
+use lb_tests::require::root;
 use lb_tests::routed::{FRONT, Routed};
 use lb_tests::topo::Family;
 use lb_userspace::api::types::{ExplainView, ServiceView, StatsView};
 
 #[test]
 fn explanations_say_what_happens_and_count_nothing() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let net = Routed::attached("native");

@@ -1,15 +1,16 @@
 //! Who answers for an address: the balancer while it can serve, nobody when it cannot.
 
-use lb_tests::agent::{PATIENCE, privileged};
+use lb_tests::agent::PATIENCE;
 use lb_tests::lan::{ARM, Lan, Return};
 use lb_tests::nginx::Nginx;
 use lb_tests::programs::reaches;
+use lb_tests::require::root;
 use lb_tests::topo::Family;
 use lb_userspace::api::types::ServiceState;
 use lb_userspace::lab::wait;
 
 fn announced(family: Family) {
-    if !privileged() {
+    if !root() {
         return;
     }
     let net = Lan::attached(Return::Direct);

@@ -1,8 +1,8 @@
 //! Backends that die, come back, and are drained, while connections live on the others.
 
-use lb_tests::agent::privileged;
 use lb_tests::flows::{self, Herd, Stream};
 use lb_tests::nginx::Nginx;
+use lb_tests::require::root;
 use lb_tests::routed::Routed;
 use lb_tests::topo::Family;
 use lb_userspace::api::types::HealthState;
@@ -31,7 +31,7 @@ fn health(service: &lb_userspace::api::types::ServiceView, address: &str) -> Hea
 
 #[test]
 fn a_dead_backend_leaves_and_returns_and_the_others_notice_nothing() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let (net, mut servers) = serve(&["--check", CHECK]);
@@ -62,7 +62,7 @@ fn a_dead_backend_leaves_and_returns_and_the_others_notice_nothing() {
 
 #[test]
 fn a_drain_keeps_connections_and_ends_at_its_deadline() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let (net, _servers) = serve(&[]);
@@ -95,7 +95,7 @@ fn a_drain_keeps_connections_and_ends_at_its_deadline() {
 
 #[test]
 fn changing_a_service_again_and_again_breaks_nothing() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let (net, _servers) = serve(&[]);

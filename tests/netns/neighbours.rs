@@ -1,9 +1,10 @@
 //! MAC addresses that change and entries that are forgotten: the kernel's neighbour tables are what packets follow.
 
-use lb_tests::agent::{PATIENCE, privileged};
+use lb_tests::agent::PATIENCE;
 use lb_tests::lan::{Lan, Return};
 use lb_tests::nginx::Nginx;
 use lb_tests::programs::reaches;
+use lb_tests::require::root;
 use lb_tests::routed::Routed;
 use lb_tests::topo::Family;
 use lb_userspace::lab::wait;
@@ -12,7 +13,7 @@ const URL: &str = "http://192.0.2.10/id";
 
 #[test]
 fn a_backend_with_another_mac_is_followed() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let net = Routed::attached("native");
@@ -36,7 +37,7 @@ fn a_backend_with_another_mac_is_followed() {
 
 #[test]
 fn forgotten_neighbours_are_asked_for_again() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let net = Routed::attached("native");
@@ -59,7 +60,7 @@ fn forgotten_neighbours_are_asked_for_again() {
 
 #[test]
 fn clients_on_the_segment_may_change_their_mac() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let net = Lan::attached(Return::Balancer);

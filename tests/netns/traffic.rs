@@ -1,10 +1,11 @@
 //! Bulk traffic, datagrams, the generic mode, and shares by weight.
 
-use lb_tests::agent::{Ran, privileged};
+use lb_tests::agent::Ran;
 use lb_tests::flows;
 use lb_tests::lan::{Lan, Return};
 use lb_tests::nginx::{Nginx, until_served};
 use lb_tests::programs::{Echo, Iperf, ask, curl, iperf, noise};
+use lb_tests::require::root;
 use lb_tests::routed::Routed;
 use lb_tests::topo::Family;
 
@@ -13,7 +14,7 @@ const BULK: u64 = 24 << 20;
 
 #[test]
 fn iperf3_moves_bulk_both_ways() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let net = Routed::attached("native");
@@ -37,7 +38,7 @@ fn iperf3_moves_bulk_both_ways() {
 
 #[test]
 fn datagrams_find_one_backend_a_flow_and_come_back() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let net = Routed::attached("native");
@@ -71,7 +72,7 @@ fn datagrams_find_one_backend_a_flow_and_come_back() {
 /// offload is off, and so is checksum offload where packets enter the balancer's links: what the hop does.
 #[test]
 fn generic_mode_balances_tcp() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let net = Routed::new();
@@ -111,7 +112,7 @@ fn generic_mode_balances_tcp() {
 
 #[test]
 fn new_flows_are_shared_by_weight() {
-    if !privileged() {
+    if !root() {
         return;
     }
     let net = Lan::attached(Return::Direct);

@@ -1,9 +1,9 @@
 //! Files down and up, through every mode and both IP versions, with the offloads that veths have by default.
 
-use lb_tests::agent::privileged;
 use lb_tests::lan::{Lan, Return};
 use lb_tests::nginx::{Nginx, until_served};
 use lb_tests::programs::{curl, noise};
+use lb_tests::require::root;
 use lb_tests::routed::Routed;
 use lb_tests::topo::Family;
 use lb_userspace::lab::Namespace;
@@ -79,7 +79,7 @@ fn start(backends: &[Arc<Namespace>; 2], listen: impl Fn(usize) -> String) -> Ve
 }
 
 fn routed(family: Family) {
-    if !privileged() {
+    if !root() {
         return;
     }
     let net = Routed::attached("native");
@@ -104,7 +104,7 @@ fn nat_between_networks_ipv6() {
 }
 
 fn one_arm(family: Family, way: Return) {
-    if !privileged() {
+    if !root() {
         return;
     }
     let net = Lan::attached(way);

@@ -17,24 +17,6 @@ use tempfile::TempDir;
 /// How long anything may take before a test gives up: far beyond what it takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whether this process may make namespaces and load programs. Where the suites are meant to run (`LB_TEST_REQUIRE=1`,
-/// which `cargo xtask test` sets, or `CI=true`) a missing right is a failure; elsewhere the test says why it does nothing.
-///
-/// # Panics
-///
-/// Rights are missing where they must not be.
-#[must_use]
-pub fn privileged() -> bool {
-    if nix::unistd::geteuid().is_root() {
-        return true;
-    }
-    let set = |name, value| std::env::var(name).is_ok_and(|found| found == value);
-    let required = set("LB_TEST_REQUIRE", "1") || set("CI", "true");
-    assert!(!required, "this test makes namespaces and loads programs: run it as root");
-    eprintln!("skipped: not root, so no namespaces and no programs; `cargo xtask test` becomes root by sudo");
-    false
-}
-
 /// Path of `lb`, which lies where cargo builds it: beside the directory of the test's own executable.
 ///
 /// # Panics
