@@ -2,7 +2,7 @@
 
 use crate::dataplane::Tables;
 use crate::net::neighbours::Neighbour;
-use crate::net::routes::{CompiledKind, CompiledRoute};
+use crate::net::routes::{CompiledKind, CompiledRoute, Kind, Via};
 use crate::net::watch::Change;
 use crate::net::{self, Netlink};
 use ipnet::IpNet;
@@ -46,6 +46,28 @@ impl Ways {
                 self.neighbour(tables, neighbour);
             }
         });
+        self.ask_for_gateways(&neighbours).await
+    }
+
+    /// Resolves gateways that nobody has asked for yet. Until their MAC addresses are known, the first replies to the
+    /// clients behind them are lost: over IPv6 a router's own solicitation does not tell the address that routes name.
+    async fn ask_for_gateways(&self, neighbours: &[Neighbour]) -> Result<(), net::Error> {
+        let known: BTreeSet<_> =
+            neighbours.iter().filter(|n| n.usable().is_some()).map(|n| (n.ifindex, n.address)).collect();
+        let routes = self.netlink.routes().await?;
+        let gateways: BTreeSet<(u32, IpAddr)> = routes
+            .iter()
+            .filter(|route| route.kind == Kind::Unicast && route.ifindex != 0)
+            .filter_map(|route| match route.via {
+                Via::Gateway(gateway) => Some((route.ifindex, gateway)),
+                Via::OnLink => None,
+            })
+            .collect();
+        for (ifindex, gateway) in gateways.difference(&known) {
+            if let Err(error) = self.netlink.probe(*ifindex, *gateway).await {
+                tracing::debug!(%gateway, %error, "cannot resolve a gateway");
+            }
+        }
         Ok(())
     }
 
@@ -71,7 +93,11 @@ impl Ways {
             }
         });
         // A gateway is a neighbour too, so its routes may have changed with it.
-        self.routes(tables).await
+        self.routes(tables).await?;
+        if changes.iter().any(|c| matches!(c, Change::Routes { .. } | Change::NeighbourGone { .. })) {
+            self.ask_for_gateways(&self.netlink.neighbours().await?).await?;
+        }
+        Ok(())
     }
 
     async fn routes(&mut self, tables: &mut Tables) -> Result<(), net::Error> {

@@ -1,0 +1,8 @@
+//! Real programs through networks of namespaces: what users would see. A file for each matter.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed, and the panic says where")]
+
+mod announce;
+mod changes;
+mod neighbours;
+mod traffic;
+mod transfer;

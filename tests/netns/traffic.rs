@@ -1,0 +1,137 @@
+//! Bulk traffic, datagrams, the generic mode, and shares by weight.
+
+use lb_tests::agent::Ran;
+use lb_tests::flows;
+use lb_tests::lan::{Lan, Return};
+use lb_tests::nginx::{Nginx, until_served};
+use lb_tests::programs::{Echo, Iperf, ask, curl, iperf, noise};
+use lb_tests::require::root;
+use lb_tests::routed::Routed;
+use lb_tests::topo::Family;
+
+/// Bytes that iperf3 moves: thousands of segments.
+const BULK: u64 = 24 << 20;
+
+#[test]
+fn iperf3_moves_bulk_both_ways() {
+    if !root() {
+        return;
+    }
+    let net = Routed::attached("native");
+    let amount = BULK.to_string();
+    for family in Family::BOTH {
+        let (vip, backend) = (Routed::vip(family), Routed::backend(family, 0));
+        let name = family.pick("perf4", "perf6");
+        // One backend: iperf3 opens a second connection, which belongs to the same test.
+        let listen = format!("tcp://{}", family.socket(vip, 5201));
+        net.lb.ok(&["service", "add", name, &listen, "--backend", &family.socket(backend, 5201)]);
+        net.lb.until_ready(name);
+        let _server = Iperf::serve(&net.backends[0], backend, 5201);
+        for direction in [&[][..], &["-R"]] {
+            let received = iperf(&net.client, &[&["-c", vip, "-n", &amount], direction].concat());
+            // iperf3 ends when the last byte is handed over: what is under way then is not counted.
+            assert!(received > BULK / 2, "{name} {direction:?}: {received} of {BULK} bytes");
+        }
+    }
+    net.assert_clean(&[]);
+}
+
+#[test]
+fn datagrams_find_one_backend_a_flow_and_come_back() {
+    if !root() {
+        return;
+    }
+    let net = Routed::attached("native");
+    for family in Family::BOTH {
+        let servers: Vec<Echo> = [("b0", 0), ("b1", 1)]
+            .into_iter()
+            .map(|(name, number)| {
+                Echo::serve(&net.backends[number], name, &family.socket(Routed::backend(family, number), 53))
+            })
+            .collect();
+        let (name, vip) = (family.pick("dns4", "dns6"), family.socket(Routed::vip(family), 53));
+        let listen = format!("udp://{vip}");
+        let [one, two] = [0, 1].map(|number| family.socket(Routed::backend(family, number), 53));
+        net.lb.ok(&["service", "add", name, &listen, "--backend", &one, "--backend", &two]);
+        net.lb.until_ready(name);
+        for length in (0..64).chain([1200, 1201, 1400]) {
+            let question = noise(length);
+            let answer = ask(&net.client, &vip, &question);
+            let (server, echoed) = answer.split_at(2);
+            assert!(servers.iter().any(|known| known.name.as_bytes() == server), "{answer:?}");
+            assert!(echoed == question, "{length} bytes came back as others");
+        }
+        let asked: Vec<u64> = servers.iter().map(Echo::asked).collect();
+        assert!(asked.iter().all(|count| *count > 0), "one backend was never asked: {asked:?}");
+    }
+    net.assert_clean(&[]);
+}
+
+/// Generic XDP sees socket buffers: of a sender on the same machine they are as large as its offloads make them, and
+/// their checksums are not finished. A hop that is a network card would finish both. Here the client's segmentation
+/// offload is off, and so is checksum offload where packets enter the balancer's links: what the hop does.
+#[test]
+fn generic_mode_balances_tcp() {
+    if !root() {
+        return;
+    }
+    let net = Routed::new();
+    for (machine, link) in
+        [(&net.client, "eth0"), (&net.router, "l0"), (&net.backends[0], "eth0"), (&net.backends[1], "eth0")]
+    {
+        let mut ethtool = machine.command("ethtool");
+        let ran = Ran::of(ethtool.args(["-K", link, "tso", "off", "gso", "off", "gro", "off", "tx", "off"]));
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+    }
+    let mut net = net;
+    net.lb.start();
+    net.lb.ok(&["attach", "r0", "b0", "b1", "--mode", "generic"]);
+    assert!(net.lb.status().interfaces.iter().all(|i| i.mode.as_deref() == Some("generic")));
+    let servers: Vec<Nginx> = (0..2)
+        .map(|number| {
+            let at = Family::V4.socket(Routed::backend(Family::V4, number), 80);
+            Nginx::start(&net.backends[number], &format!("b{number}"), &[at])
+        })
+        .collect();
+    net.add_service("web", Family::V4, &[]);
+    let content = noise(1_000_000);
+    servers.iter().for_each(|server| server.put("file", &content));
+    let directory = tempfile::tempdir().unwrap();
+    let into = directory.path().join("#1");
+    curl(
+        &net.client,
+        &["-H", "Connection: close", "-o", into.to_str().unwrap(), "http://192.0.2.10/file?[1-16]"],
+    );
+    for number in 1..=16 {
+        assert!(std::fs::read(directory.path().join(number.to_string())).unwrap() == content);
+    }
+    let each = until_served(&servers, "GET /file", 16);
+    assert!(each.iter().all(|served| *served > 0), "one backend served nothing: {each:?}");
+    net.assert_clean(&[]);
+}
+
+#[test]
+fn new_flows_are_shared_by_weight() {
+    if !root() {
+        return;
+    }
+    let net = Lan::attached(Return::Direct);
+    let _servers: Vec<Nginx> = (0..2)
+        .map(|number| {
+            let vip = Family::V4.socket(Lan::vip(Family::V4), 80);
+            Nginx::start(&net.backends[number], &format!("b{number}"), &[vip])
+        })
+        .collect();
+    net.add_service("web", Family::V4, &["--mode", "l2"]);
+    net.lb.ok(&["backend", "set", "web", "10.0.2.12:80", "--weight", "300"]);
+    const FLOWS: usize = 2000;
+    let counted = flows::count(&net.client, "10.0.2.100:80", FLOWS);
+    assert_eq!(counted.values().sum::<usize>(), FLOWS);
+    // Ports of consecutive connections are not random, but their hash is: six standard deviations of a fair draw.
+    let (share, slack) = (counted["b1"] as f64 / FLOWS as f64, 6.0 * (0.75_f64 * 0.25 / FLOWS as f64).sqrt());
+    assert!((share - 0.75).abs() < slack, "the heavier backend got {share}, not 0.75 ± {slack}");
+    let stats = net.lb.stats();
+    let flows: u64 = stats.services[0].backends.iter().map(|backend| backend.counters.flows).sum();
+    assert!(flows >= FLOWS as u64, "{flows} flows counted");
+    net.assert_clean(&[]);
+}
