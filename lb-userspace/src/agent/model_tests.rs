@@ -111,6 +111,7 @@ impl Balancer {
             health: HealthMap::new(),
             now: SECOND,
         };
+        this.kernel.now.set(this.now);
         for n in 1..=4 {
             this.put(n, 1);
         }
