@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod bpf;
+pub mod crowd;
 pub mod flows;
 pub mod frame;
 pub mod kernel;
@@ -13,5 +14,7 @@ pub mod nginx;
 pub mod oracle;
 pub mod programs;
 pub mod require;
+pub mod rings;
 pub mod routed;
+pub mod segment;
 pub mod topo;
