@@ -1,6 +1,13 @@
 //! The decision on the host: verdicts, bytes, and exactly what was counted. Checksums are judged by `etherparse`.
 
-use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
+#[path = "../../tests/src/frame.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the packet tests, a crate that uses all of it")]
+mod frame;
+#[path = "../../tests/src/oracle.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the packet tests, a crate that uses all of it")]
+mod oracle;
+
+use frame::{Flow, Kind};
 use lb_common::abi::{
     BackendEntry, FlowKey, FlowValue, Key, NeighbourEntry, ReverseEntry, RouteEntry, ServiceEntry, backend,
     route, service,
@@ -15,7 +22,6 @@ use proptest::prelude::*;
 use std::net::IpAddr;
 
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-const LB_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const BACKEND_MACS: [u8; 12] = [2, 0, 0, 0, 0, 3, 2, 0, 0, 0, 0, 2];
 const CLIENT_MACS: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
 const SLOTS: u32 = 251;
@@ -29,7 +35,7 @@ struct Lab {
 }
 
 fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
+    text.parse().expect("an address")
 }
 
 /// One service on port 80 with two backends on port 8080, everything behind interface 1.
@@ -83,80 +89,15 @@ fn lab(v6: bool, protocol: u8, flags: u32) -> Lab {
     Lab { tables, vip, client, backends, protocol }
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    Syn,
-    Data,
-}
-
 /// A packet with checksums made by `etherparse`.
 fn build(protocol: u8, src: (IpAddr, u16), dst: (IpAddr, u16), kind: Kind, payload: &[u8]) -> Vec<u8> {
-    let eth = PacketBuilder::ethernet2(CLIENT_MAC, LB_MAC);
-    let ip = match (src.0, dst.0) {
-        (IpAddr::V4(s), IpAddr::V4(d)) => eth.ipv4(s.octets(), d.octets(), 64),
-        (IpAddr::V6(s), IpAddr::V6(d)) => eth.ipv6(s.octets(), d.octets(), 64),
-        _ => unreachable!("one family"),
-    };
-    let mut out = Vec::new();
-    if protocol == UDP {
-        ip.udp(src.1, dst.1).write(&mut out, payload).unwrap();
-    } else {
-        let tcp = ip.tcp(src.1, dst.1, 1000, 4096);
-        let tcp = if kind == Kind::Syn { tcp.syn() } else { tcp.ack(1) };
-        tcp.write(&mut out, payload).unwrap();
-    }
-    out
+    Flow { kind, ..Flow::new(protocol, src.into(), dst.into()) }.carrying(payload).build()
 }
 
 /// Source and destination as `etherparse` reads them, after it has found every checksum right.
 fn read(frame: &[u8]) -> ((IpAddr, u16), (IpAddr, u16)) {
-    let sliced = SlicedPacket::from_ethernet(frame).unwrap();
-    let (src, dst): (IpAddr, IpAddr) = match sliced.net.as_ref().unwrap() {
-        etherparse::NetSlice::Ipv4(v4) => {
-            let header = v4.header().to_header();
-            assert_eq!(header.calc_header_checksum(), header.header_checksum, "IPv4 header checksum");
-            (header.source.into(), header.destination.into())
-        }
-        etherparse::NetSlice::Ipv6(v6) => {
-            let header = v6.header().to_header();
-            (header.source.into(), header.destination.into())
-        }
-        etherparse::NetSlice::Arp(_) => panic!("not IP"),
-    };
-    let ports = match sliced.transport.as_ref().unwrap() {
-        TransportSlice::Tcp(tcp) => {
-            let header = tcp.to_header();
-            let expected = match (src, dst) {
-                (IpAddr::V4(s), IpAddr::V4(d)) => {
-                    header.calc_checksum_ipv4_raw(s.octets(), d.octets(), tcp.payload())
-                }
-                (IpAddr::V6(s), IpAddr::V6(d)) => {
-                    header.calc_checksum_ipv6_raw(s.octets(), d.octets(), tcp.payload())
-                }
-                _ => unreachable!("one family"),
-            };
-            assert_eq!(header.checksum, expected.unwrap(), "TCP checksum");
-            (header.source_port, header.destination_port)
-        }
-        TransportSlice::Udp(udp) => {
-            let header = udp.to_header();
-            let expected = match (src, dst) {
-                (IpAddr::V4(s), IpAddr::V4(d)) => {
-                    header.calc_checksum_ipv4_raw(s.octets(), d.octets(), udp.payload())
-                }
-                (IpAddr::V6(s), IpAddr::V6(d)) => {
-                    header.calc_checksum_ipv6_raw(s.octets(), d.octets(), udp.payload())
-                }
-                _ => unreachable!("one family"),
-            };
-            if header.checksum != 0 || src.is_ipv6() {
-                assert_eq!(header.checksum, expected.unwrap(), "UDP checksum");
-            }
-            (header.source_port, header.destination_port)
-        }
-        _ => panic!("neither TCP nor UDP"),
-    };
-    ((src, ports.0), (dst, ports.1))
+    let [src, dst] = oracle::check(frame);
+    ((src.ip(), src.port()), (dst.ip(), dst.port()))
 }
 
 /// Leaves only the pseudo-header's sum in the checksum field, as a sender with checksum offload does.
@@ -190,11 +131,11 @@ impl Lab {
         let mut frame = build(self.protocol, self.client_port(port), (self.vip, 80), kind, b"x");
         assert_eq!(self.run(&mut frame), Reason::Forwarded);
         let (_, (dst, _)) = read(&frame);
-        self.backends.iter().position(|b| *b == dst).unwrap()
+        self.backends.iter().position(|b| *b == dst).expect("one of the backends")
     }
 
     fn entry(&self) -> ServiceEntry {
-        *self.tables.services.iter().find(|s| s.key.tag != 0).unwrap()
+        *self.tables.services.iter().find(|s| s.key.tag != 0).expect("the one service")
     }
 
     fn set_slots(&mut self, slot: Slot) {

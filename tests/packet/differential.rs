@@ -15,12 +15,12 @@ use lb_common::host::HostTables;
 use lb_common::pipeline;
 use lb_common::reason::{Fate, Reason};
 use lb_common::slot::Slot;
-use lb_tests::frame::{Flow, Kind};
+use lb_tests::frame::{Flow, Kind, TCP, UDP};
 use lb_tests::kernel::{Moved, owner};
 use lb_tests::oracle;
 use lb_userspace::dataplane::Tables;
 use lb_userspace::dataplane::devices::Mode as Attached;
-use lb_userspace::model::{Admin, Backend, Protocol, Tracking};
+use lb_userspace::model::{Admin, Backend, Tracking};
 use lb_userspace::plan::NextHop;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -153,7 +153,7 @@ fn of_a_flow(random: &mut StdRng, served: &Served) -> Vec<u8> {
     flow.kind = if random.random() { Kind::Syn } else { Kind::Data };
     flow.payload = (0..random.random_range(0..200)).map(|_| random.random()).collect();
     if random.random_bool(0.05) {
-        flow.protocol = if flow.protocol == Protocol::Tcp { Protocol::Udp } else { Protocol::Tcp };
+        flow.protocol = if flow.protocol == TCP { UDP } else { TCP };
     }
     if random.random_bool(0.25) { oracle::unfinished(&flow) } else { flow.build() }
 }

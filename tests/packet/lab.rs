@@ -37,7 +37,7 @@ pub(crate) struct Served {
 impl Served {
     /// The first packet of the client.
     pub(crate) fn request(&self) -> Flow {
-        Flow::new(self.protocol, self.client, self.vip)
+        Flow::new(self.protocol.number(), self.client, self.vip)
     }
 
     /// What the backend should get of it.
@@ -47,7 +47,7 @@ impl Served {
 
     /// The backend's reply.
     pub(crate) fn reply(&self) -> Flow {
-        Flow::new(self.protocol, self.client, self.backend).answered()
+        Flow::new(self.protocol.number(), self.client, self.backend).answered()
     }
 
     /// What the client should get of it.

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use etherparse::{
     ArpPacket, EtherType, IpFragOffset, IpHeaders, IpNumber, Ipv4Header, PacketBuilder, VlanId,
 };
+use lb_common::abi::names;
 use lb_common::reason::Reason;
-use lb_tests::frame::{Flow, put};
+use lb_tests::frame::{Flow, TCP, UDP, put};
 use lb_tests::oracle;
-use lb_userspace::model::Protocol;
 
-use crate::case::passed;
-use crate::lab::{address, in_lab, nat, served};
+use crate::case::{PASS, passed};
+use crate::lab::{LOOPBACK, address, in_lab, nat, served};
 
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const LB_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -49,7 +49,7 @@ pub(crate) fn carrying(v6: bool, protocol: u8) -> Vec<u8> {
 /// The IPv6 request behind an extension header of 8 bytes, the rest of which is padding (RFC 8200, section 4).
 pub(crate) fn extension(kind: u8) -> Vec<u8> {
     let mut frame = served("tcp6-nat").request().build();
-    let header = [Protocol::Tcp.number(), 0, 1, 4, 0, 0, 0, 0];
+    let header = [TCP, 0, 1, 4, 0, 0, 0, 0];
     frame.splice(54..54, header);
     frame[20] = kind;
     let length = (frame.len() - 54) as u16;
@@ -139,7 +139,7 @@ fn other_ends_and_protocols_are_not_a_service() {
         }
         let l2 = served("tcp4-l2");
         lab.flow("replies of L2 backends go their own way", &l2.reply()).expect(passed(Reason::NotAService));
-        let wrong = Flow { protocol: Protocol::Udp, ..l2.request() };
+        let wrong = Flow { protocol: UDP, ..l2.request() };
         lab.change("udp4-l2", |service| service.listen.port = 444);
         lab.flow("the other protocol of a port that is served", &wrong).expect(passed(Reason::NotAService));
     });
@@ -227,6 +227,22 @@ fn other_ethertypes_are_passed() {
             lab.case(name, frame).expect(passed(Reason::NotIp));
         }
         lab.case("nothing but zeros", vec![0; 60]).expect(passed(Reason::NotIp));
+    });
+}
+
+#[test]
+fn lb_pass_passes_everything() {
+    in_lab(|lab| {
+        let before = lab.kernel.snapshot();
+        let mut frames = vec![arp(), ping(false), ping(true), extension(0), fragment(0, true), vec![0; 14]];
+        for served in nat() {
+            frames.extend([served.request().build(), served.reply().build()]);
+        }
+        for frame in frames {
+            let ran = lab.kernel.runner().run(names::PASS, &frame, LOOPBACK, 1).expect("the kernel runs it");
+            assert_eq!((ran.action, ran.frame), (PASS, frame));
+        }
+        assert_eq!(lab.kernel.snapshot(), before);
     });
 }
 

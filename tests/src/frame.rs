@@ -1,12 +1,16 @@
 //! Frames, built from scratch by `etherparse`: what is sent, and what is expected to come out.
 //!
 //! An expectation is the same [`Flow`] with other ends and other MAC addresses, built anew. Nothing of `lb-common` is
-//! used here.
+//! used here: the tests of that crate include this file, and `oracle`, by path.
 
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::PacketBuilder;
-use lb_userspace::model::Protocol;
+
+/// TCP's protocol number (IANA, "Assigned Internet Protocol Numbers").
+pub const TCP: u8 = 6;
+/// UDP's protocol number.
+pub const UDP: u8 = 17;
 
 /// Destination, then source, as they stand in a frame.
 pub type Macs = [u8; 12];
@@ -28,8 +32,8 @@ pub enum Kind {
 pub struct Flow {
     /// MAC addresses.
     pub macs: Macs,
-    /// TCP or UDP.
-    pub protocol: Protocol,
+    /// [`TCP`] or [`UDP`].
+    pub protocol: u8,
     /// Source.
     pub from: SocketAddr,
     /// Destination, of the same family.
@@ -42,7 +46,7 @@ pub struct Flow {
 
 impl Flow {
     /// A client's first packet with a few bytes in it.
-    pub fn new(protocol: Protocol, from: SocketAddr, to: SocketAddr) -> Self {
+    pub fn new(protocol: u8, from: SocketAddr, to: SocketAddr) -> Self {
         Self { macs: FROM_CLIENT, protocol, from, to, kind: Kind::Syn, payload: b"hello, world".to_vec() }
     }
 
@@ -96,8 +100,8 @@ impl Flow {
         };
         let mut frame = Vec::new();
         let written = match (self.protocol, self.kind) {
-            (Protocol::Udp, _) => ip.udp(self.from.port(), self.to.port()).write(&mut frame, &self.payload),
-            (Protocol::Tcp, kind) => {
+            (UDP, _) => ip.udp(self.from.port(), self.to.port()).write(&mut frame, &self.payload),
+            (_, kind) => {
                 let tcp = ip.tcp(self.from.port(), self.to.port(), 1000, 4096);
                 let tcp = if kind == Kind::Syn { tcp.syn() } else { tcp.ack(1) };
                 tcp.write(&mut frame, &self.payload)
@@ -114,7 +118,7 @@ impl Flow {
 
     /// Offset of the transport checksum.
     pub fn checksum_at(&self) -> usize {
-        self.transport() + if self.protocol == Protocol::Udp { 6 } else { 16 }
+        self.transport() + if self.protocol == UDP { 6 } else { 16 }
     }
 }
 

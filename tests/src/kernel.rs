@@ -88,6 +88,7 @@ impl Kernel {
             ids: &self.ids,
             seed: SEED,
             sizes: &SIZES,
+            used: &|_| true,
         };
         let plan = plan(desired, &observed, &self.tables, &mut self.rings).expect("room in the tables");
         to_tables(&mut self.tables, &plan.steps).expect("the plan fits the tables");

@@ -1,6 +1,6 @@
 //! Is this packet right? Answered by `etherparse` and by a checksum written down as RFC 1071 says it, not by `lb-common`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
@@ -26,7 +26,7 @@ pub fn pseudo(flow: &Flow, length: usize) -> u16 {
         }
     }
     bytes.extend((length as u32).to_be_bytes());
-    bytes.extend([0, 0, 0, flow.protocol.number()]);
+    bytes.extend([0, 0, 0, flow.protocol]);
     sum(&bytes)
 }
 
@@ -60,12 +60,12 @@ pub fn with_checksum(flow: &Flow, wanted: u16) -> (Flow, Vec<u8>) {
     (flow, frame)
 }
 
-/// Finds every checksum of a TCP or UDP packet right.
+/// Finds every checksum of a TCP or UDP packet right, and tells its source and destination.
 ///
 /// # Panics
 /// When one is wrong, or the frame holds something else.
 #[track_caller]
-pub fn check(frame: &[u8]) {
+pub fn check(frame: &[u8]) -> [SocketAddr; 2] {
     let sliced = SlicedPacket::from_ethernet(frame).expect("etherparse reads the frame");
     let (from, to): (IpAddr, IpAddr) = match sliced.net.as_ref().expect("an IP header") {
         NetSlice::Ipv4(v4) => {
@@ -79,7 +79,8 @@ pub fn check(frame: &[u8]) {
         }
         NetSlice::Arp(_) => panic!("ARP, not IP"),
     };
-    let (stands, right) = match (sliced.transport.as_ref().expect("a transport header"), from, to) {
+    let transport = sliced.transport.as_ref().expect("a transport header");
+    let (stands, right) = match (transport, from, to) {
         (TransportSlice::Tcp(tcp), IpAddr::V4(from), IpAddr::V4(to)) => (
             tcp.checksum(),
             tcp.to_header().calc_checksum_ipv4_raw(from.octets(), to.octets(), tcp.payload()),
@@ -99,14 +100,20 @@ pub fn check(frame: &[u8]) {
         _ => panic!("neither TCP nor UDP"),
     };
     assert_eq!(stands, right.expect("a payload that fits"), "transport checksum");
+    let ports = match transport {
+        TransportSlice::Tcp(tcp) => [tcp.source_port(), tcp.destination_port()],
+        TransportSlice::Udp(udp) => [udp.source_port(), udp.destination_port()],
+        _ => unreachable!("neither, as above"),
+    };
+    [SocketAddr::new(from, ports[0]), SocketAddr::new(to, ports[1])]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lb_userspace::model::Protocol;
+    use crate::frame::{TCP, UDP};
 
-    fn flow(protocol: Protocol) -> Flow {
+    fn flow(protocol: u8) -> Flow {
         Flow::new(protocol, ([198, 51, 100, 7], 5000).into(), ([192, 0, 2, 80], 80).into())
     }
 
@@ -117,7 +124,7 @@ mod tests {
 
     #[test]
     fn wanted_checksums_are_right_ones() {
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for protocol in [TCP, UDP] {
             for wanted in [1, 0x1234, 0xfffe] {
                 let (flow, frame) = with_checksum(&flow(protocol).carrying(*b"abcd"), wanted);
                 check(&frame);
@@ -129,6 +136,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "transport checksum")]
     fn an_unfinished_checksum_is_found_wrong() {
-        check(&unfinished(&flow(Protocol::Tcp)));
+        check(&unfinished(&flow(TCP)));
     }
 }

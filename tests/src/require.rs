@@ -3,7 +3,10 @@
 use std::env;
 use std::io::Write;
 
-use nix::unistd::Uid;
+use caps::{CapSet, Capability};
+
+/// What loading programs, making namespaces and configuring links takes. CAP_BPF is part of the first one.
+const NEEDED: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN];
 
 /// Whether this thread may load programs and make namespaces. `false`: the test is to return, the reason was printed.
 ///
@@ -11,23 +14,43 @@ use nix::unistd::Uid;
 /// Without the right, where tests are required.
 #[must_use]
 pub fn root() -> bool {
-    met(
-        Uid::effective().is_root(),
-        "root, to load programs and make network namespaces: run the tests with sudo",
-    )
+    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    let missing: Vec<_> = NEEDED.into_iter().filter(|needed| !has(*needed)).collect();
+    let reason = format!("it needs {missing:?} to load programs and make network namespaces: run it as root");
+    judge(missing.is_empty(), required(|name| env::var(name).ok()), &reason)
 }
 
-/// Whether a need is met; see [`root`].
-fn met(met: bool, need: &str) -> bool {
+/// Lets a test run, or says why it does not.
+fn judge(met: bool, required: bool, reason: &str) -> bool {
     if !met {
-        assert!(!required(), "this test needs {need}");
+        assert!(!required, "this test is required and cannot run: {reason}");
         // Past the capture of a test's output: a skip must be seen.
-        let _ = writeln!(std::io::stderr(), "skipped: it needs {need}");
+        let _ = std::io::stderr().write_all(format!("skipped: {reason}\n").as_bytes());
     }
     met
 }
 
-fn required() -> bool {
-    let is = |name, values: &[&str]| env::var(name).is_ok_and(|value| values.contains(&value.as_str()));
-    is("LB_TEST_REQUIRE", &["1"]) || is("CI", &["1", "true"])
+fn required(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let on = |name| variable(name).is_some_and(|value| value == "1" || value == "true");
+    on("LB_TEST_REQUIRE") || on("CI")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ci_and_the_variable_require() {
+        let set = |name: &'static str, value: &'static str| {
+            required(move |asked| (asked == name).then(|| value.to_owned()))
+        };
+        assert!(set("LB_TEST_REQUIRE", "1") && set("CI", "true"));
+        assert!(!set("LB_TEST_REQUIRE", "0") && !set("CI", "") && !set("HOME", "1"));
+    }
+
+    #[test]
+    #[should_panic(expected = "cannot run: no reason")]
+    fn what_is_required_does_not_pass_by_being_skipped() {
+        judge(false, true, "no reason");
+    }
 }

@@ -14,7 +14,7 @@ pub(crate) enum Request {
     Status(Answer<StatusView>),
     Services(Answer<Vec<ServiceView>>),
     Stats(Option<String>, Answer<Result<StatsView, Failure>>),
-    Change(Change, bool, Answer<Result<PlanView, Failure>>),
+    Change(Box<Change>, bool, Answer<Result<PlanView, Failure>>),
     Apply(Source, bool, Answer<Result<PlanView, Failure>>),
     Export(Answer<Result<String, Failure>>),
     Explain(ExplainRequest, Answer<Result<ExplainView, Failure>>),
@@ -57,7 +57,9 @@ impl Control for Handle {
     }
 
     async fn change(&self, change: Change, dry_run: bool) -> Result<PlanView, Failure> {
-        self.ask(|answer| Request::Change(change, dry_run, answer)).await.unwrap_or_else(|| Err(stopping()))
+        self.ask(|answer| Request::Change(Box::new(change), dry_run, answer))
+            .await
+            .unwrap_or_else(|| Err(stopping()))
     }
 
     async fn apply(&self, source: Source, dry_run: bool) -> Result<PlanView, Failure> {

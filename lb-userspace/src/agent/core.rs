@@ -78,7 +78,7 @@ impl Core {
             Request::Status(to) => drop(to.send(self.status())),
             Request::Services(to) => drop(to.send(self.service_views())),
             Request::Stats(service, to) => drop(to.send(self.stats(service.as_deref()))),
-            Request::Change(change, dry_run, to) => drop(to.send(self.change(change, dry_run).await)),
+            Request::Change(change, dry_run, to) => drop(to.send(self.change(*change, dry_run).await)),
             Request::Apply(source, dry_run, to) => {
                 let result = match outcome_of(&self.state.desired, source) {
                     Ok(outcome) => self.bring_about(outcome, dry_run).await,
@@ -231,6 +231,8 @@ impl Core {
             ids: &self.ids,
             seed: self.state.seed,
             sizes: &self.sizes,
+            // What cannot be read may have flows.
+            used: &|row| self.counters.backend(row).map_or(true, |c| c.packets > 0),
         };
         plan::plan(desired, &observed, &self.tables, rings)
     }

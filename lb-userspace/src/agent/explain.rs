@@ -7,6 +7,7 @@ use crate::dataplane::explain::{ExplainError, Explained, Explainer};
 use crate::explain::decode;
 use crate::net;
 use lb_common::abi::explain::NONE;
+use lb_common::packet::{self, Parsed};
 use lb_common::reason::{Fate, Reason};
 use lb_common::select::How;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ pub(super) fn answer(core: &Core, request: &ExplainRequest) -> Result<ExplainVie
     let frame = hex::decode(&request.frame).map_err(|error| {
         Failure::invalid(format!("the frame is not hexadecimal: {error}"), "give pairs of digits")
     })?;
-    let (ifindex, interface) = interface(core, request.interface.as_deref())?;
+    let (ifindex, interface) = interface(core, request.interface.as_deref(), &frame)?;
     let explainer = Explainer::open(core.dataplane.pins(), core.dataplane.maps())
         .map_err(|error| Failure::failed(error.to_string(), "see `lb status`"))?;
     let explained = explainer.explain(&frame, ifindex).map_err(|error| match error {
@@ -26,20 +27,30 @@ pub(super) fn answer(core: &Core, request: &ExplainRequest) -> Result<ExplainVie
     Ok(view(core, &frame, interface, &explained))
 }
 
-/// The interface that was named, or the first that is attached.
-fn interface(core: &Core, wanted: Option<&str>) -> Result<(u32, String), Failure> {
-    let attached = core.interfaces.attached();
-    match wanted {
-        Some(name) => net::index(name)
+/// The interface that was named; else the attached one that such a packet arrives on: where its destination is
+/// announced, or where the way to its source leads, if that is a backend; else the first.
+fn interface(core: &Core, wanted: Option<&str>, frame: &[u8]) -> Result<(u32, String), Failure> {
+    if let Some(name) = wanted {
+        return net::index(name)
             .map(|ifindex| (ifindex, name.to_owned()))
-            .map_err(|error| Failure::new(FailureCode::NotFound, error.to_string(), "see `lb status`")),
-        None => attached.into_iter().min_by(|a, b| a.1.cmp(&b.1)).ok_or_else(|| {
-            Failure::failed(
-                "no interface is attached, so no packet arrives",
-                "lb attach IFACE, or name one with --iface",
-            )
-        }),
+            .map_err(|error| Failure::new(FailureCode::NotFound, error.to_string(), "see `lb status`"));
     }
+    let attached = core.interfaces.attached();
+    let likely = match packet::parse(frame) {
+        Parsed::Flow(flow) => {
+            let announced = core.announcer.placed_on(flow.dst.into()).next();
+            announced.or_else(|| core.hops.known().get(&flow.src.into()).map(|hop| hop.ifindex))
+        }
+        _ => None,
+    };
+    let likely = likely.and_then(|ifindex| attached.get_key_value(&ifindex));
+    let first = || attached.iter().min_by_key(|(_, name)| *name);
+    likely.or_else(first).map(|(ifindex, name)| (*ifindex, name.clone())).ok_or_else(|| {
+        Failure::failed(
+            "no interface is attached, so no packet arrives",
+            "lb attach IFACE, or name one with --iface",
+        )
+    })
 }
 
 fn view(core: &Core, before: &[u8], interface: String, explained: &Explained) -> ExplainView {

@@ -111,6 +111,7 @@ impl Balancer {
             health: HealthMap::new(),
             now: SECOND,
         };
+        this.kernel.now.set(this.now);
         for n in 1..=4 {
             this.put(n, 1);
         }
@@ -142,6 +143,7 @@ impl Balancer {
             ids: &self.ids,
             seed: 3,
             sizes: &SIZES,
+            used: &|_| true,
         };
         let plan = plan::plan(&self.desired, &observed, &self.tables, &mut self.rings).unwrap();
         apply::to_tables(&mut self.tables, &plan.steps).unwrap();
@@ -200,26 +202,33 @@ impl Balancer {
     fn reachable(&self, generation: u32) -> bool {
         let entry = self.entry();
         let mut block = entry.backends..entry.backends + entry.capacity;
-        block.any(|n| self.tables.backends.get(n).is_some_and(|b| b.generation == generation && b.reachable()))
+        block
+            .any(|n| self.tables.backends.get(n).is_some_and(|b| b.generation == generation && b.reachable()))
     }
 
     fn selectable(&self, generation: u32) -> bool {
         let entry = self.entry();
         let mut block = entry.backends..entry.backends + entry.capacity;
-        block.any(|n| self.tables.backends.get(n).is_some_and(|b| b.generation == generation && b.selectable()))
+        block.any(|n| {
+            self.tables.backends.get(n).is_some_and(|b| b.generation == generation && b.selectable())
+        })
     }
 
     fn slot(&self, flow: u16) -> Slot {
         let entry = self.entry();
         let packet = packet(flow, 0);
-        let key = FlowKey { client: packet.src, ports: [packet.src_port, packet.dst_port], service: entry.id };
+        let key =
+            FlowKey { client: packet.src, ports: [packet.src_port, packet.dst_port], service: entry.id };
         Slot(self.tables.rings.slot(entry.ring, super::windows::slot_of(&entry, &key)).unwrap())
     }
 
     fn evict(&self, flow: u16) -> bool {
         let packet = packet(flow, 0);
-        let key =
-            FlowKey { client: packet.src, ports: [packet.src_port, packet.dst_port], service: self.entry().id };
+        let key = FlowKey {
+            client: packet.src,
+            ports: [packet.src_port, packet.dst_port],
+            service: self.entry().id,
+        };
         let flows = self.kernel.flows.borrow_mut().remove(&key);
         let embryo = self.kernel.embryos.borrow_mut().remove(&key);
         let entry = self.entry();
@@ -273,7 +282,10 @@ fn play(on_down: OnDown, events: Vec<Event>) -> Result<(), TestCaseError> {
                 }
                 model.remove(&flow);
                 if let Some((backend, generation)) = balancer.send(flow, transport::SYN) {
-                    prop_assert!(balancer.selectable(generation), "a new flow went to {backend}, which takes none");
+                    prop_assert!(
+                        balancer.selectable(generation),
+                        "a new flow went to {backend}, which takes none"
+                    );
                     let memory = Remembrance { backend, generation, seen: balancer.now, may_move: false };
                     model.insert(flow, memory);
                 }

@@ -106,7 +106,8 @@ impl Windows {
         self.open.retain(|(ring, index), opened| {
             // A ring that nobody owns any more has no windows.
             let Some(timeout) = rings.get(ring) else { return false };
-            if u128::from(now.saturating_sub(*opened)) < timeout.as_nanos() {
+            // A flow that was silent for exactly the timeout is alive: the window must outlast it.
+            if u128::from(now.saturating_sub(*opened)) <= timeout.as_nanos() {
                 return true;
             }
             let Some(slot) = tables.rings.slot(*ring, *index).map(Slot) else { return false };
@@ -237,8 +238,8 @@ mod tests {
         let (mut tables, service, timeouts) = lab(Slot::new(1, true, 0));
         let mut windows = Windows::adopt(&tables, 0);
         assert_eq!(windows.open(&service), 251);
-        assert_eq!(windows.close(&mut tables, &timeouts, 29 * SECOND).unwrap(), 0);
-        assert_eq!(windows.close(&mut tables, &timeouts, 30 * SECOND).unwrap(), 251);
+        assert_eq!(windows.close(&mut tables, &timeouts, 30 * SECOND).unwrap(), 0);
+        assert_eq!(windows.close(&mut tables, &timeouts, 31 * SECOND).unwrap(), 251);
         assert_eq!((windows.open(&service), count(&tables, |s| s == Slot::new(1, true, 1))), (0, 251));
     }
 

@@ -52,8 +52,7 @@ fn sentence(text: &str) -> Option<String> {
     let mut numbers = text.split(' ').map(str::parse::<u32>);
     let (reason, service, ifindex) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
     let reason = Reason::from_number(reason)?;
-    let name = nix::net::if_::if_indextoname(ifindex).ok();
-    let interface = name.map_or_else(|| format!("interface {ifindex}"), |n| n.to_string_lossy().into_owned());
+    let interface = crate::net::name(ifindex).unwrap_or_else(|| format!("interface {ifindex}"));
     Some(format!(
         "dropped a packet of service {service} on {interface}: {}: {}",
         reason.as_str(),

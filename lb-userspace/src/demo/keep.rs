@@ -1,7 +1,7 @@
 //! `lb demo --keep`: what stays when the demonstration ends, and how to play with it.
 
 use super::backend::Backend;
-use super::leftovers::PREFIX;
+use super::leftovers::{PINS, PREFIX};
 use super::tool::Tool;
 use super::topology::{BACKENDS, VIP4, VIP6, backend_addresses, backend_name};
 use super::view;
@@ -34,7 +34,7 @@ pub(super) fn hints(tool: &Tool) -> Vec<String> {
     let first = backend_addresses(0)[0];
     let called = called();
     view::hints(&[
-        ("the commands below find this agent", format!("export LB_SOCKET={socket}")),
+        ("the commands below find this agent", format!("export LB_SOCKET={socket} LB_PINS={PINS}")),
         ("everything on one screen", format!("{called} status")),
         ("who answers", format!("{} curl http://{VIP4}/", inside("client"))),
         ("over IPv6", format!("{} curl -g http://[{VIP6}]/", inside("client"))),

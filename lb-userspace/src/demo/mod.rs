@@ -20,6 +20,7 @@ mod options;
 mod screen;
 mod stage;
 mod story;
+mod summary;
 mod tool;
 mod topology;
 mod view;
@@ -78,7 +79,7 @@ fn perform(options: &DemoOptions, interrupted: Arc<AtomicBool>) -> Result<()> {
         screen.good(if found { "removed what was left" } else { "nothing was left" });
         return Ok(());
     }
-    screen.lines(&view::title());
+    screen.lines(&view::title(story::families(options)));
     if found {
         screen.note("an earlier demonstration was still there: removed");
     }

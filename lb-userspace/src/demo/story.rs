@@ -4,11 +4,12 @@ use super::DemoOptions;
 use super::client::Load;
 use super::ledger::{Books, Outage, Phase};
 use super::stage::{READY, Stage};
+use super::summary::Summary;
 use super::topology::{
     BACK, BACKEND_ECHO_PORT, BACKEND_WEB_PORT, BACKENDS, ECHO_PORT, FRONT, SWITCH_PORT, UPLINK, VIP4, VIP6,
     WEB_PORT, backend_addresses, backend_name,
 };
-use super::view::{State, Summary, distribution, duration};
+use super::view::{State, distribution, duration};
 use anyhow::{Context, Result};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -40,7 +41,7 @@ impl Times {
             Self { steady, stopped, drained, without_agent, adopted, back }
         };
         if options.quick {
-            times([2000, 1000, 1000, 1500, 500, 1000])
+            times([1500, 700, 700, 1500, 300, 1000])
         } else {
             times([10_000, 6000, 6000, 6000, 3000, 8000])
         }
@@ -58,6 +59,15 @@ struct Service {
     check: String,
     /// More words for the command that adds it.
     more: &'static str,
+}
+
+/// The families that are wanted, in words.
+pub(super) fn families(options: &DemoOptions) -> &'static str {
+    match (options.ipv4, options.ipv6) {
+        (true, false) => "IPv4",
+        (false, true) => "IPv6",
+        _ => "IPv4 and IPv6",
+    }
 }
 
 /// The services of the families that are wanted.
@@ -335,13 +345,11 @@ impl Story<'_> {
             let name = backend_name(backend);
             self.faults.push(format!("{strays} new connections went to {name} when it was to get none"));
         }
-        let even = books.phases.first().cloned();
         Ok(Summary {
             judgement: books.judge(self.stage.outage),
             outage: self.stage.outage,
             without_agent: Some(without_agent),
             checksum_errors: self.stage.network.checksum_errors()?,
-            even: even.map(|phase| (phase, [1.0 / BACKENDS as f64; BACKENDS])),
             faults: self.faults,
             books,
         })

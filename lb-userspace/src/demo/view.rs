@@ -2,7 +2,6 @@
 //!
 //! Lines carry colours; [`super::screen`] takes them away where they are not wanted. No terminal here, no clock.
 
-use super::ledger::{Books, Judgement, Outage, Phase};
 use super::topology::{BACKENDS, backend_name};
 use owo_colors::OwoColorize;
 use std::time::Duration;
@@ -106,10 +105,14 @@ pub(super) fn live(snapshot: &Snapshot, width: usize) -> Vec<String> {
 }
 
 /// What is about to be seen.
-pub(super) fn title() -> Vec<String> {
+pub(super) fn title(families: &str) -> Vec<String> {
     vec![
         String::new(),
-        format!("  {}  {}", "lb demo".bold(), "four backends behind one balancer, on IPv4 and IPv6".dimmed()),
+        format!(
+            "  {}  {}",
+            "lb demo".bold(),
+            format!("four backends behind one balancer, on {families}").dimmed()
+        ),
     ]
 }
 
@@ -242,167 +245,11 @@ pub(super) fn duration(duration: Duration) -> String {
     }
 }
 
-/// What came of it all.
-#[derive(Clone, Debug)]
-pub(super) struct Summary {
-    /// What the clients saw.
-    pub(super) books: Books,
-    /// Losses, judged.
-    pub(super) judgement: Judgement,
-    /// The stop of a backend.
-    pub(super) outage: Option<Outage>,
-    /// How long there was no agent.
-    pub(super) without_agent: Option<Duration>,
-    /// Packets dropped for a wrong checksum, in all namespaces.
-    pub(super) checksum_errors: u64,
-    /// Phase whose new connections show the distribution, and what each backend should have, 0 to 1.
-    pub(super) even: Option<(Phase, [f64; BACKENDS])>,
-    /// What went wrong besides losses.
-    pub(super) faults: Vec<String>,
-}
-
-impl Summary {
-    /// Whether all was as it must be.
-    pub(super) fn good(&self) -> bool {
-        self.judgement.faults.is_empty() && self.checksum_errors == 0 && self.faults.is_empty()
-    }
-
-    /// The table, the numbers and the verdict.
-    pub(super) fn lines(&self) -> Vec<String> {
-        let mut lines = vec![
-            String::new(),
-            format!(
-                "  {}",
-                format!(
-                    "{:<26}{:>8}{:>13}{:>11}{:>11}{:>10}{:>7}",
-                    "PHASE", "TOOK", "CONNECTIONS", "REQUESTS", "DATAGRAMS", "SLOWEST", "LOST"
-                )
-                .dimmed()
-            ),
-        ];
-        lines.extend(self.books.phases.iter().map(|phase| self.phase(phase)));
-        lines.push(String::new());
-        lines.extend(self.numbers());
-        lines.push(String::new());
-        lines.extend(self.verdict());
-        lines
-    }
-
-    fn phase(&self, phase: &Phase) -> String {
-        let took = phase.ended.map_or(Duration::ZERO, |ended| ended - phase.began);
-        let lost = match self.books.lost_in(phase, self.outage) {
-            (0, 0) => format!("{:>7}", "0").green().to_string(),
-            (excused, 0) => format!("{excused:>7}").yellow().to_string(),
-            (excused, faults) => format!("{:>7}", excused + faults).red().to_string(),
-        };
-        format!(
-            "  {:<26}{:>8}{:>13}{:>11}{:>11}{:>10}{lost}",
-            phase.name,
-            format!("{:.1} s", took.as_secs_f64()),
-            thousands(phase.opened.iter().sum()),
-            thousands(phase.requests),
-            thousands(phase.datagrams),
-            format!("{} ms", phase.slowest.as_millis()),
-        )
-    }
-
-    fn numbers(&self) -> Vec<String> {
-        let books = &self.books;
-        let mut lines = vec![number(
-            "Traffic",
-            &format!(
-                "{} connections ({} IPv4, {} IPv6), {} requests, {:.1} MB, every byte compared",
-                thousands(books.opened.iter().sum()),
-                thousands(books.families[0]),
-                thousands(books.families[1]),
-                thousands(books.answered.iter().sum()),
-                books.bytes as f64 / 1e6,
-            ),
-        )];
-        if let Some((phase, expected)) = &self.even
-            && let Some(shares) = phase.shares()
-        {
-            let each = (0..BACKENDS).map(|backend| {
-                let [is, should] = [shares[backend], expected[backend]].map(|share| share * 100.0);
-                format!("{} {is:.1}% ({should:.1})", backend_name(backend))
-            });
-            lines.push(number(
-                "Distribution",
-                &format!("{}  {}", each.collect::<Vec<_>>().join("  "), "measured (expected)".dimmed()),
-            ));
-        }
-        if let Some(outage) = self.outage {
-            let took = duration(outage.detected - outage.stopped);
-            lines.push(number("Failover", &format!("{took} until nothing new went to the stopped backend")));
-            lines.push(number(
-                "",
-                &format!(
-                    "{} connections ended with it, {} attempts met it before that, 0 may after",
-                    self.judgement.with_backend.len(),
-                    self.judgement.before_detection.len(),
-                ),
-            ));
-        }
-        if let Some(without) = self.without_agent {
-            lines.push(number("Agent killed", &format!("{} without it, traffic went on", duration(without))));
-        }
-        lines.push(number("Checksums", &format!("{} wrong, in all namespaces", self.checksum_errors)));
-        lines
-    }
-
-    fn verdict(&self) -> Vec<String> {
-        if self.good() {
-            let stopped = if self.outage.is_some() { " but what was on the stopped backend" } else { "" };
-            return vec![format!(
-                "  {} {}",
-                "✓".green().bold(),
-                format!("Nothing was lost{stopped}.").bold()
-            )];
-        }
-        let losses = self.judgement.faults.len();
-        let mut lines = Vec::new();
-        if losses > 0 {
-            let title = format!("{losses} lost without an excuse:");
-            lines.push(format!("  {} {}", "✗".red().bold(), title.bold()));
-            lines.extend(self.judgement.faults.iter().take(8).map(|loss| {
-                let on =
-                    loss.backend.map_or_else(String::new, |backend| format!(" on {}", backend_name(backend)));
-                let when = self.when(loss.began);
-                format!("      {when}: {:?} of {:?}{on}: {}", loss.what, loss.family, loss.why)
-            }));
-            if losses > 8 {
-                lines.push(format!("      and {} more", losses - 8));
-            }
-        }
-        if self.checksum_errors > 0 {
-            let text = format!("{} packets with a wrong checksum", self.checksum_errors);
-            lines.push(format!("  {} {}", "✗".red().bold(), text.bold()));
-        }
-        lines.extend(self.faults.iter().map(|fault| format!("  {} {}", "✗".red().bold(), fault.bold())));
-        lines
-    }
-
-    /// In which phase something was, and when.
-    fn when(&self, instant: std::time::Instant) -> String {
-        let phase = self.books.phases.iter().rev().find(|phase| phase.began <= instant);
-        phase.map_or_else(
-            || "before the first phase".to_owned(),
-            |phase| format!("{} + {}", phase.name, duration(instant - phase.began)),
-        )
-    }
-}
-
-fn number(name: &str, text: &str) -> String {
-    format!("  {:<14}{text}", name.bold())
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::demo::ledger::{Family, Ledger, Loss, What};
-    use std::time::Instant;
 
-    fn plain(lines: Vec<String>) -> Vec<String> {
+    pub(in crate::demo) fn plain(lines: Vec<String>) -> Vec<String> {
         lines.iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect()
     }
 
@@ -474,63 +321,5 @@ mod tests {
         assert_eq!(duration(Duration::from_millis(412)), "412 ms");
         assert_eq!(duration(Duration::from_millis(3040)), "3.0 s");
         assert_eq!(distribution([1, 0, 1, 2]), "b1 25.0%   b2 0.0%   b3 25.0%   b4 50.0%");
-    }
-
-    fn summary() -> Summary {
-        let ledger = Ledger::default();
-        ledger.phase("steady");
-        for backend in 0..BACKENDS {
-            ledger.opened(backend, Family::V4, Instant::now());
-        }
-        ledger.end();
-        let books = ledger.snapshot();
-        let stopped = books.phases[0].began;
-        Summary {
-            even: Some((books.phases[0].clone(), [0.25; BACKENDS])),
-            books,
-            judgement: Judgement::default(),
-            outage: Some(Outage { backend: 1, stopped, detected: stopped + Duration::from_millis(412) }),
-            without_agent: Some(Duration::from_secs(3)),
-            checksum_errors: 0,
-            faults: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn a_good_end_says_so() {
-        let text = plain(summary().lines()).join("\n");
-        for part in [
-            "4 connections (4 IPv4, 0 IPv6)",
-            "b4 25.0% (25.0)",
-            "412 ms until nothing new went to the stopped backend",
-            "✓ Nothing was lost but what was on the stopped backend.",
-        ] {
-            assert!(text.contains(part), "{part} is not in:\n{text}");
-        }
-        assert!(summary().good());
-    }
-
-    #[test]
-    fn a_bad_end_names_each_loss() {
-        let mut bad = summary();
-        let now = Instant::now();
-        bad.judgement.faults.push(Loss {
-            what: What::Connection,
-            backend: Some(0),
-            family: Family::V6,
-            began: now,
-            noticed: now,
-            why: "connection reset".to_owned(),
-        });
-        bad.checksum_errors = 2;
-        bad.faults.push("the agent did not adopt".to_owned());
-        let text = plain(bad.lines()).join("\n");
-        for part in ["✗ 1 lost", "Connection of V6 on b1: connection reset", "2 packets", "did not adopt"] {
-            assert!(text.contains(part), "{part} is not in:\n{text}");
-        }
-        assert!(!bad.good());
-        bad.faults.clear();
-        bad.judgement.faults.clear();
-        assert!(!bad.good(), "a wrong checksum alone is bad enough");
     }
 }

@@ -121,7 +121,9 @@ pub fn index(name: &str) -> Result<u32, Error> {
 /// The name of an interface in this thread's network namespace, if there is one with this index.
 #[must_use]
 pub fn name(index: u32) -> Option<String> {
-    nix::net::if_::if_indextoname(index).ok().map(|name| name.to_string_lossy().into_owned())
+    let name = nix::net::if_::if_indextoname(index).ok()?;
+    // An index that nobody has gives an empty name.
+    Some(name.to_string_lossy().into_owned()).filter(|name| !name.is_empty())
 }
 
 /// A MAC address the way it is written: `02:00:00:00:00:01`.

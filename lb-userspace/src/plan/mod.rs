@@ -50,6 +50,9 @@ pub struct Observed<'a> {
     pub seed: u32,
     /// How large the tables are.
     pub sizes: &'a Sizes,
+    /// Whether a backend may have flows, by its row of `COUNTERS`: one that never got a packet has none, and slots that
+    /// leave it need no window.
+    pub used: &'a dyn Fn(u32) -> bool,
 }
 
 /// What is to be done.

@@ -6,6 +6,7 @@ use crate::dataplane::tables::Tables;
 use crate::model::{Admin, Backend, Health, Mode, OnDown, Protocol, Service, Tracking};
 use lb_common::abi::{BackendEntry, Key, ReverseEntry, ServiceEntry, backend, service};
 use lb_common::{hash, maglev, slot::Slot};
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 
 /// Entries that a service gets at least: room to grow without moving.
@@ -146,7 +147,8 @@ pub(super) fn reconcile(
         plan.steps.push(Step::Grace);
         allocator.release_backends(was.backends, was.capacity);
     }
-    slot_steps(plan, wanted, &entry, installed.is_none(), (&old, &target), tables, rings);
+    let used = observed.used;
+    slot_steps(plan, wanted, &entry, installed.is_none(), (&old, &target), tables, (rings, used));
 
     let current = installed.map(|e| ServiceEntry { backends: entry.backends, capacity: entry.capacity, ..e });
     if current != Some(entry) {
@@ -284,7 +286,7 @@ fn slot_steps(
     new: bool,
     (old, target): (&Block, &Block),
     tables: &Tables,
-    rings: &mut RingCache,
+    (rings, used): (&mut RingCache, &dyn Fn(u32) -> bool),
 ) {
     let selectable = |b: &&Backend| target.find(&b.address).is_some_and(|n| target.entries[n].selectable());
     let nodes = wanted.backends.values().filter(selectable).map(|b| (b.address, b.weight)).collect();
@@ -295,7 +297,14 @@ fn slot_steps(
     }
     let indexes: Vec<u16> =
         ring.nodes.iter().map(|(addr, _)| target.find(addr).map_or(maglev::NONE, |n| n as u16)).collect();
-    let reachable = |n: u16| target.entries.get(n as usize).is_some_and(BackendEntry::reachable);
+    // Asked at most once for each backend: counters cost a system call.
+    let holds: Vec<OnceCell<bool>> = vec![OnceCell::new(); target.entries.len()];
+    let may_hold_flows = |n: u16| {
+        let known = target.entries.get(n as usize).zip(holds.get(n as usize));
+        known.is_some_and(|(backend, holds)| {
+            backend.reachable() && *holds.get_or_init(|| used(backend.counters))
+        })
+    };
     let mut words = Vec::new();
     let mut moved = 0;
     for (index, position) in (0..entry.slots).zip(&ring.slots) {
@@ -305,7 +314,7 @@ fn slot_steps(
             continue;
         }
         let was = Slot(tables.rings.slot(entry.ring, index).unwrap_or(Slot::EMPTY.0));
-        let is = was.give_to(next, reachable);
+        let is = was.give_to(next, may_hold_flows);
         if is != was {
             moved += u32::from(is.current() != was.current());
             words.push((index, is.0));

@@ -81,6 +81,7 @@ impl Machine {
             ids: &self.ids,
             seed: 7,
             sizes: &SIZES,
+            used: &|_| true,
         }
     }
 
@@ -303,6 +304,20 @@ fn a_backend_that_changes_its_service_keeps_one_way_back() {
         let way = machine.tables.reverse.iter().find(|r| r.key.addr == address(2).ip().into()).unwrap();
         assert_eq!(way.service, machine.ids[to]);
     }
+}
+
+#[test]
+fn backends_that_never_got_a_packet_leave_no_window() {
+    let mut machine = machine();
+    machine.set(with(service("web", 80, Mode::Nat), [1]));
+    machine.desired.services.insert("web".into(), with(service("web", 80, Mode::Nat), [1, 2]));
+    let unused = Observed { used: &|_| false, ..machine.observed() };
+    let plan = plan(&machine.desired, &unused, &machine.tables, &mut RingCache::default()).unwrap();
+    let words = plan.steps.iter().find_map(|s| match s {
+        Step::Slots { words, .. } => Some(words),
+        _ => None,
+    });
+    assert!(words.unwrap().iter().all(|(_, word)| Slot(*word).settled() && !Slot(*word).tracked()));
 }
 
 #[test]
