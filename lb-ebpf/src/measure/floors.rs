@@ -1,0 +1,142 @@
+//! The least that balancing may cost: the bytes that change, and nothing that finds out which.
+
+use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_TX};
+use aya_ebpf::helpers::generated::bpf_xdp_adjust_head;
+use aya_ebpf::programs::XdpContext;
+use lb_common::checksum::{Delta, fold};
+
+const ETHERNET: usize = 14;
+const IPV4: usize = 20;
+const IPV6: usize = 40;
+const TCP: usize = 20;
+
+/// 02:00:00:00:00:02, then 02:00:00:00:00:01, then the ethertype.
+const fn ethernet(ethertype: u16) -> [u8; ETHERNET] {
+    let [a, b] = ethertype.to_be_bytes();
+    [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, a, b]
+}
+
+/// `N` bytes from the start of the packet.
+#[inline(always)]
+fn head<const N: usize>(ctx: &XdpContext) -> Option<&mut [u8; N]> {
+    let start = ctx.data();
+    if start + N > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: the length was just checked and nobody else has the packet.
+    Some(unsafe { &mut *(start as *mut [u8; N]) })
+}
+
+#[inline(always)]
+fn half<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
+    u16::from_ne_bytes([bytes[at], bytes[at + 1]])
+}
+
+#[inline(always)]
+fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[inline(always)]
+fn put<const N: usize, const M: usize>(bytes: &mut [u8; N], at: usize, value: [u8; M]) {
+    for n in 0..M {
+        bytes[at + n] = value[n];
+    }
+}
+
+#[inline(always)]
+pub(super) fn swap_macs(ctx: &XdpContext) -> u32 {
+    let Some(head) = head::<ETHERNET>(ctx) else { return XDP_ABORTED };
+    let (a, b, c, d) = (word(head, 0), half(head, 4), word(head, 6), half(head, 10));
+    put(head, 0, c.to_ne_bytes());
+    put(head, 4, d.to_ne_bytes());
+    put(head, 6, a.to_ne_bytes());
+    put(head, 10, b.to_ne_bytes());
+    XDP_TX
+}
+
+/// Makes room in front.
+#[inline(always)]
+fn grow(ctx: &XdpContext, by: usize) -> bool {
+    // SAFETY: the context is the program's own; pointers into the packet are read after this.
+    unsafe { bpf_xdp_adjust_head(ctx.ctx, -(by as i32)) == 0 }
+}
+
+#[inline(always)]
+pub(super) fn encapsulate4(ctx: &XdpContext) -> u32 {
+    // Version, length, TTL 64, IP in IP (RFC 2003), two addresses.
+    const HEADER: [u8; IPV4] = [0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 4, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    const SUM: u64 = {
+        let mut sum = 0;
+        let mut n = 0;
+        while n < IPV4 {
+            sum += u16::from_ne_bytes([HEADER[n], HEADER[n + 1]]) as u64;
+            n += 2;
+        }
+        sum
+    };
+    if !grow(ctx, IPV4) {
+        return XDP_ABORTED;
+    }
+    let Some(head) = head::<{ ETHERNET + IPV4 + IPV4 }>(ctx) else { return XDP_ABORTED };
+    let total = (u16::from_be(half(head, ETHERNET + IPV4 + 2)) + IPV4 as u16).to_be();
+    put(head, 0, ethernet(0x0800));
+    put(head, ETHERNET, HEADER);
+    put(head, ETHERNET + 2, total.to_ne_bytes());
+    put(head, ETHERNET + 10, (!fold(SUM + total as u64)).to_ne_bytes());
+    XDP_TX
+}
+
+#[inline(always)]
+pub(super) fn encapsulate6(ctx: &XdpContext) -> u32 {
+    // Next header 41 (RFC 2473), hop limit 64, two addresses.
+    const HEADER: [u8; IPV6] = [
+        0x60, 0, 0, 0, 0, 0, 41, 64, 0xfd, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0xfd, 0, 0, 0, 0, 0, 0, 1, 0, 0,
+        0, 0, 0, 0, 0, 2,
+    ];
+    if !grow(ctx, IPV6) {
+        return XDP_ABORTED;
+    }
+    let Some(head) = head::<{ ETHERNET + IPV6 + IPV6 }>(ctx) else { return XDP_ABORTED };
+    let length = (u16::from_be(half(head, ETHERNET + IPV6 + 4)) + IPV6 as u16).to_be();
+    put(head, 0, ethernet(0x86dd));
+    put(head, ETHERNET, HEADER);
+    put(head, ETHERNET + 4, length.to_ne_bytes());
+    XDP_TX
+}
+
+const MACS: [u8; 12] = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
+const PORT: u16 = 8080_u16.to_be();
+
+#[inline(always)]
+pub(super) fn rewrite4(ctx: &XdpContext) -> u32 {
+    const BACKEND: u32 = u32::from_ne_bytes([10, 0, 0, 2]);
+    let Some(head) = head::<{ ETHERNET + IPV4 + TCP }>(ctx) else { return XDP_ABORTED };
+    let address = Delta::NONE.word(word(head, 30), BACKEND);
+    let ip = address.apply(half(head, 24));
+    let tcp = address.half(half(head, 36), PORT).apply(half(head, 50));
+    put(head, 0, MACS);
+    put(head, 24, ip.to_ne_bytes());
+    put(head, 30, BACKEND.to_ne_bytes());
+    put(head, 36, PORT.to_ne_bytes());
+    put(head, 50, tcp.to_ne_bytes());
+    XDP_TX
+}
+
+#[inline(always)]
+pub(super) fn rewrite6(ctx: &XdpContext) -> u32 {
+    const BACKEND: [u32; 4] = [u32::from_ne_bytes([0xfd, 0, 0, 0]), 0, 0, u32::from_ne_bytes([0, 0, 0, 2])];
+    let Some(head) = head::<{ ETHERNET + IPV6 + TCP }>(ctx) else { return XDP_ABORTED };
+    let mut change = Delta::NONE;
+    for n in 0..4 {
+        change = change.word(word(head, 38 + n * 4), BACKEND[n]);
+    }
+    let tcp = change.half(half(head, 56), PORT).apply(half(head, 70));
+    put(head, 0, MACS);
+    for n in 0..4 {
+        put(head, 38 + n * 4, BACKEND[n].to_ne_bytes());
+    }
+    put(head, 56, PORT.to_ne_bytes());
+    put(head, 70, tcp.to_ne_bytes());
+    XDP_TX
+}
