@@ -2,7 +2,7 @@
 //! that results are measured in. Never part of `lb`.
 //!
 //! Built only with the feature `bench`; on the host an empty program, as the other binary of this package.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
 mod measure;

@@ -205,7 +205,7 @@ fn report(
     let mut report = Report::default();
     for (name, _, family, _) in FLOORS {
         let gross = &floors[name];
-        let spread = if name.starts_with("return") {
+        let spread = if name == "return" {
             Spread::of(gross.clone())
         } else {
             Spread::of(net(gross, base(Wrapper { family, back: false })?))

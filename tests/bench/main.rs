@@ -69,6 +69,9 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<Report> {
+    // Two at once would measure each other, so what is there was left by one that was killed.
+    lb_userspace::lab::cleanup("lb-bench-")?;
+    world::remove_leftovers()?;
     let namespace = Namespace::create_unique("lb-bench")?;
     let mut report = namespace.run(|| packets(arguments, &namespace))??;
     report.machine = report::machine();

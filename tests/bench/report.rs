@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use comfy_table::presets::UTF8_BORDERS_ONLY;
+use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
@@ -92,7 +92,7 @@ impl Report {
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_BORDERS_ONLY).set_header(header.to_vec());
+    table.load_style(ASCII_MARKDOWN).set_header(header.to_vec());
     table
 }
 

@@ -22,6 +22,11 @@ use lb_userspace::plan::{self, HealthMap, NextHop, Observed, Plan, RingCache};
 
 use crate::packets::{Family, SERVICE_PORT};
 
+/// Where pins are.
+const PINS: &str = "/sys/fs/bpf";
+/// How directories of pins of a bench begin.
+const PREFIX: &str = "lb-bench-";
+
 /// What is configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Setup {
@@ -151,7 +156,7 @@ impl World {
     pub(crate) fn open(setup: Setup, ifindex: u32) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let pins = PathBuf::from(format!("/sys/fs/bpf/lb-bench-{}-{number}", std::process::id()));
+        let pins = PathBuf::from(format!("{PINS}/{PREFIX}{}-{number}", std::process::id()));
         let guard = Pinned(pins.clone());
         let sizes = setup.sizes();
         let opened = Dataplane::open(&Options { pins: pins.clone(), sizes, log_drops: false })?;
@@ -212,6 +217,17 @@ fn balance(pins: &std::path::Path) -> Result<Xdp> {
     ensure!(all.len() == 1, "{} holds {} builds", builds.display(), all.len());
     let pin = all[0].join(names::BALANCE);
     Xdp::from_pin(&pin, XdpAttachType::Interface).with_context(|| format!("cannot open {}", pin.display()))
+}
+
+/// Removes the pins that a bench left which was killed.
+pub(crate) fn remove_leftovers() -> Result<()> {
+    for entry in fs::read_dir(PINS)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Pins that go when this does.

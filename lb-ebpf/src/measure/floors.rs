@@ -10,12 +10,6 @@ const IPV4: usize = 20;
 const IPV6: usize = 40;
 const TCP: usize = 20;
 
-/// 02:00:00:00:00:02, then 02:00:00:00:00:01, then the ethertype.
-const fn ethernet(ethertype: u16) -> [u8; ETHERNET] {
-    let [a, b] = ethertype.to_be_bytes();
-    [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, a, b]
-}
-
 /// `N` bytes from the start of the packet.
 #[inline(always)]
 fn head<const N: usize>(ctx: &XdpContext) -> Option<&mut [u8; N]> {
@@ -43,6 +37,28 @@ fn put<const N: usize, const M: usize>(bytes: &mut [u8; N], at: usize, value: [u
         bytes[at + n] = value[n];
     }
 }
+
+/// A header as words: bytes would be copied one by one.
+const fn words<const N: usize, const W: usize>(bytes: [u8; N]) -> [u32; W] {
+    let mut words = [0; W];
+    let mut n = 0;
+    while n < W {
+        let at = n * 4;
+        words[n] = u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        n += 1;
+    }
+    words
+}
+
+#[inline(always)]
+fn put_words<const N: usize, const W: usize>(bytes: &mut [u8; N], at: usize, words: [u32; W]) {
+    for n in 0..W {
+        put(bytes, at + n * 4, words[n].to_ne_bytes());
+    }
+}
+
+/// 02:00:00:00:00:02, then 02:00:00:00:00:01.
+const MACS: [u32; 3] = words([2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1]);
 
 #[inline(always)]
 pub(super) fn swap_macs(ctx: &XdpContext) -> u32 {
@@ -80,8 +96,9 @@ pub(super) fn encapsulate4(ctx: &XdpContext) -> u32 {
     }
     let Some(head) = head::<{ ETHERNET + IPV4 + IPV4 }>(ctx) else { return XDP_ABORTED };
     let total = (u16::from_be(half(head, ETHERNET + IPV4 + 2)) + IPV4 as u16).to_be();
-    put(head, 0, ethernet(0x0800));
-    put(head, ETHERNET, HEADER);
+    put_words(head, 0, MACS);
+    put(head, 12, 0x0800_u16.to_be_bytes());
+    put_words(head, ETHERNET, const { words::<IPV4, 5>(HEADER) });
     put(head, ETHERNET + 2, total.to_ne_bytes());
     put(head, ETHERNET + 10, (!fold(SUM + total as u64)).to_ne_bytes());
     XDP_TX
@@ -99,13 +116,13 @@ pub(super) fn encapsulate6(ctx: &XdpContext) -> u32 {
     }
     let Some(head) = head::<{ ETHERNET + IPV6 + IPV6 }>(ctx) else { return XDP_ABORTED };
     let length = (u16::from_be(half(head, ETHERNET + IPV6 + 4)) + IPV6 as u16).to_be();
-    put(head, 0, ethernet(0x86dd));
-    put(head, ETHERNET, HEADER);
+    put_words(head, 0, MACS);
+    put(head, 12, 0x86dd_u16.to_be_bytes());
+    put_words(head, ETHERNET, const { words::<IPV6, 10>(HEADER) });
     put(head, ETHERNET + 4, length.to_ne_bytes());
     XDP_TX
 }
 
-const MACS: [u8; 12] = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
 const PORT: u16 = 8080_u16.to_be();
 
 #[inline(always)]
@@ -115,7 +132,7 @@ pub(super) fn rewrite4(ctx: &XdpContext) -> u32 {
     let address = Delta::NONE.word(word(head, 30), BACKEND);
     let ip = address.apply(half(head, 24));
     let tcp = address.half(half(head, 36), PORT).apply(half(head, 50));
-    put(head, 0, MACS);
+    put_words(head, 0, MACS);
     put(head, 24, ip.to_ne_bytes());
     put(head, 30, BACKEND.to_ne_bytes());
     put(head, 36, PORT.to_ne_bytes());
@@ -132,7 +149,7 @@ pub(super) fn rewrite6(ctx: &XdpContext) -> u32 {
         change = change.word(word(head, 38 + n * 4), BACKEND[n]);
     }
     let tcp = change.half(half(head, 56), PORT).apply(half(head, 70));
-    put(head, 0, MACS);
+    put_words(head, 0, MACS);
     for n in 0..4 {
         put(head, 38 + n * 4, BACKEND[n].to_ne_bytes());
     }

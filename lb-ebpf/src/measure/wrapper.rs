@@ -1,5 +1,7 @@
 //! The wrapper: BPF_PROG_RUN runs a program again on its own output, so each run first gets its packet anew.
 
+use core::arch::asm;
+
 use aya_ebpf::bindings::xdp_action::XDP_ABORTED;
 use aya_ebpf::btf_maps::{Array, PerCpuArray, ProgramArray};
 use aya_ebpf::helpers::generated::bpf_xdp_adjust_head;
@@ -50,7 +52,6 @@ pub(super) fn run<const IPV6: bool, const BACK: bool>(ctx: &XdpContext) -> u32 {
     }
     // SAFETY: the entry is this CPU's own.
     let random = unsafe {
-        (*state).runs += 1;
         // Knuth's MMIX generator: its low bits visit every client once a period (Hull and Dobell 1962).
         (*state).random =
             (*state).random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -78,6 +79,10 @@ pub(super) fn run<const IPV6: bool, const BACK: bool>(ctx: &XdpContext) -> u32 {
             edit(start + IP_CHECKSUM, |sum: u16| addresses.apply(sum));
         }
         edit(start + places.tcp_checksum, |sum: u16| addresses.half(u16::MAX, port).apply(sum));
+        // A locked operation waits until what was written has left the store buffer: else the target's first reads would
+        // stall where they do not fit one of the stores above, which no packet from a driver does to it.
+        let runs = &raw mut (*state).runs;
+        asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) runs, in(reg) 1_u64, options(nostack));
         // Comes back only if there is no target.
         TARGET.tail_call(ctx, 0);
     }
