@@ -79,7 +79,7 @@ fn lab(v6: bool, protocol: u8, flags: u32) -> Lab {
     for index in 0..SLOTS {
         tables.set_slot(&entry, index, Slot::settled_on((index % 2) as u16).0);
     }
-    tables.kernel.insert(client.into(), Ok(Hop { macs: CLIENT_MACS, ifindex: 1 }));
+    tables.kernel.insert(client.into(), Ok(Hop { macs: (&CLIENT_MACS).into(), ifindex: 1 }));
     Lab { tables, vip, client, backends, protocol }
 }
 

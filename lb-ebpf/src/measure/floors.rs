@@ -1,5 +1,7 @@
 //! The least that balancing may cost: the bytes that change, and nothing that finds out which.
 
+use core::arch::asm;
+
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_TX};
 use aya_ebpf::helpers::generated::bpf_xdp_adjust_head;
 use aya_ebpf::programs::XdpContext;
@@ -31,11 +33,43 @@ fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
     u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-#[inline(always)]
-fn put<const N: usize, const M: usize>(bytes: &mut [u8; N], at: usize, value: [u8; M]) {
-    for n in 0..M {
-        bytes[at + n] = value[n];
+/// Words of 16 and 32 bits.
+trait Word {
+    fn wide(self) -> u64;
+    fn narrow(wide: u64) -> Self;
+}
+
+impl Word for u16 {
+    #[inline(always)]
+    fn wide(self) -> u64 {
+        self as u64
     }
+    #[inline(always)]
+    fn narrow(wide: u64) -> Self {
+        wide as u16
+    }
+}
+
+impl Word for u32 {
+    #[inline(always)]
+    fn wide(self) -> u64 {
+        self as u64
+    }
+    #[inline(always)]
+    fn narrow(wide: u64) -> Self {
+        wide as u32
+    }
+}
+
+/// Writes a word that LLVM does not know: of constants it would make calls, that write byte by byte.
+#[inline(always)]
+fn put<T: Word, const N: usize>(bytes: &mut [u8; N], at: usize, value: T) {
+    let mut value = value.wide();
+    // SAFETY: moves a register to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) value, options(nomem, nostack, preserves_flags)) };
+    let place = (&raw mut bytes[at..at + size_of::<T>()]).cast::<T>();
+    // SAFETY: the slice has room for a `T`.
+    unsafe { place.write_unaligned(T::narrow(value)) }
 }
 
 /// A header as words: bytes would be copied one by one.
@@ -53,7 +87,7 @@ const fn words<const N: usize, const W: usize>(bytes: [u8; N]) -> [u32; W] {
 #[inline(always)]
 fn put_words<const N: usize, const W: usize>(bytes: &mut [u8; N], at: usize, words: [u32; W]) {
     for n in 0..W {
-        put(bytes, at + n * 4, words[n].to_ne_bytes());
+        put(bytes, at + n * 4, words[n]);
     }
 }
 
@@ -64,10 +98,10 @@ const MACS: [u32; 3] = words([2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1]);
 pub(super) fn swap_macs(ctx: &XdpContext) -> u32 {
     let Some(head) = head::<ETHERNET>(ctx) else { return XDP_ABORTED };
     let (a, b, c, d) = (word(head, 0), half(head, 4), word(head, 6), half(head, 10));
-    put(head, 0, c.to_ne_bytes());
-    put(head, 4, d.to_ne_bytes());
-    put(head, 6, a.to_ne_bytes());
-    put(head, 10, b.to_ne_bytes());
+    put(head, 0, c);
+    put(head, 4, d);
+    put(head, 6, a);
+    put(head, 10, b);
     XDP_TX
 }
 
@@ -97,10 +131,10 @@ pub(super) fn encapsulate4(ctx: &XdpContext) -> u32 {
     let Some(head) = head::<{ ETHERNET + IPV4 + IPV4 }>(ctx) else { return XDP_ABORTED };
     let total = (u16::from_be(half(head, ETHERNET + IPV4 + 2)) + IPV4 as u16).to_be();
     put_words(head, 0, MACS);
-    put(head, 12, 0x0800_u16.to_be_bytes());
+    put(head, 12, 0x0800_u16.to_be());
     put_words(head, ETHERNET, const { words::<IPV4, 5>(HEADER) });
-    put(head, ETHERNET + 2, total.to_ne_bytes());
-    put(head, ETHERNET + 10, (!fold(SUM + total as u64)).to_ne_bytes());
+    put(head, ETHERNET + 2, total);
+    put(head, ETHERNET + 10, !fold(SUM + total as u64));
     XDP_TX
 }
 
@@ -117,9 +151,9 @@ pub(super) fn encapsulate6(ctx: &XdpContext) -> u32 {
     let Some(head) = head::<{ ETHERNET + IPV6 + IPV6 }>(ctx) else { return XDP_ABORTED };
     let length = (u16::from_be(half(head, ETHERNET + IPV6 + 4)) + IPV6 as u16).to_be();
     put_words(head, 0, MACS);
-    put(head, 12, 0x86dd_u16.to_be_bytes());
+    put(head, 12, 0x86dd_u16.to_be());
     put_words(head, ETHERNET, const { words::<IPV6, 10>(HEADER) });
-    put(head, ETHERNET + 4, length.to_ne_bytes());
+    put(head, ETHERNET + 4, length);
     XDP_TX
 }
 
@@ -133,10 +167,10 @@ pub(super) fn rewrite4(ctx: &XdpContext) -> u32 {
     let ip = address.apply(half(head, 24));
     let tcp = address.half(half(head, 36), PORT).apply(half(head, 50));
     put_words(head, 0, MACS);
-    put(head, 24, ip.to_ne_bytes());
-    put(head, 30, BACKEND.to_ne_bytes());
-    put(head, 36, PORT.to_ne_bytes());
-    put(head, 50, tcp.to_ne_bytes());
+    put(head, 24, ip);
+    put(head, 30, BACKEND);
+    put(head, 36, PORT);
+    put(head, 50, tcp);
     XDP_TX
 }
 
@@ -151,9 +185,9 @@ pub(super) fn rewrite6(ctx: &XdpContext) -> u32 {
     let tcp = change.half(half(head, 56), PORT).apply(half(head, 70));
     put_words(head, 0, MACS);
     for n in 0..4 {
-        put(head, 38 + n * 4, BACKEND[n].to_ne_bytes());
+        put(head, 38 + n * 4, BACKEND[n]);
     }
-    put(head, 56, PORT.to_ne_bytes());
-    put(head, 70, tcp.to_ne_bytes());
+    put(head, 56, PORT);
+    put(head, 70, tcp);
     XDP_TX
 }

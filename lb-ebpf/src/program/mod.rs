@@ -14,6 +14,7 @@ use maps::{EXPLAINS, LIVE, Maps};
 
 /// Balances. Attached to every interface that clients or backends are behind.
 #[xdp]
+#[inline(always)]
 fn lb_balance(ctx: XdpContext) -> u32 {
     decide::<LIVE>(&ctx)
 }
