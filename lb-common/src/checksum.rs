@@ -7,13 +7,19 @@
 use crate::addr::Addr;
 
 /// Folds a sum into 16 bits with end-around carry.
+///
+/// Each half is added to the other at once: the upper half of the result is their sum, with the lower one's carry.
 #[inline(always)]
 pub const fn fold(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    sum as u16
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
+}
+
+/// Sum of the words of an address: one for IPv4, four for IPv6.
+#[inline(always)]
+const fn words(addr: &Addr) -> u64 {
+    let [a, b, c, d] = addr.0;
+    if addr.is_v4() { d as u64 } else { a as u64 + b as u64 + (c as u64 + d as u64) }
 }
 
 /// What replacing some words does to a checksum.
@@ -39,13 +45,9 @@ impl Delta {
     /// Replaces an address: one word for IPv4, four for IPv6.
     #[inline(always)]
     pub fn addr(self, old: &Addr, new: &Addr) -> Self {
-        if old.is_v4() {
-            return self.word(old.0[3], new.0[3]);
-        }
-        self.word(old.0[0], new.0[0])
-            .word(old.0[1], new.0[1])
-            .word(old.0[2], new.0[2])
-            .word(old.0[3], new.0[3])
+        // The complements of all old words at once; their sum is at hand, for it was needed before.
+        let ones = if old.is_v4() { u32::MAX as u64 } else { 4 * u32::MAX as u64 };
+        Self(self.0 + (ones - words(old)) + if old.is_v4() { new.0[3] as u64 } else { words(new) })
     }
 
     /// The updated checksum: `HC' = ~(~HC + ~m + m')`, RFC 1624, section 3, equation 3.
@@ -67,17 +69,7 @@ impl Delta {
 #[inline(always)]
 pub fn pseudo(src: &Addr, dst: &Addr, protocol: u8, length: u16) -> u64 {
     // The IPv6 pseudo-header has a 32-bit length and next header; both sum up as in the IPv4 one.
-    let sum = u16::to_be(protocol as u16) as u64 + u16::to_be(length) as u64;
-    let sum = sum + src.0[3] as u64 + dst.0[3] as u64;
-    if src.is_v4() {
-        return sum;
-    }
-    sum + src.0[0] as u64
-        + src.0[1] as u64
-        + src.0[2] as u64
-        + dst.0[0] as u64
-        + dst.0[1] as u64
-        + dst.0[2] as u64
+    words(src) + words(dst) + (u16::to_be(protocol as u16) as u64 + u16::to_be(length) as u64)
 }
 
 /// Sum of bytes as 16-bit words in memory order; a last odd byte is padded with zero (RFC 1071, section 1).
