@@ -15,6 +15,20 @@ pub const fn fold(sum: u64) -> u16 {
     (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
+/// Whether a sum folds to `checksum`, where 0 and 0xffff are the same.
+///
+/// 2^16 - 1 divides their difference then. Division by multiplication (Lemire, Kaser and Kurz 2019, section 3.3): half
+/// the instructions of folding.
+#[inline(always)]
+pub const fn same(sum: u64, checksum: u16) -> bool {
+    const DIVISOR: u64 = 0xffff;
+    /// The inverse of the divisor modulo 2^64: (2^16 - 1) * -(1 + 2^16 + 2^32 + 2^48) = 1 - 2^64.
+    const INVERSE: u64 = 0x0001_0001_0001_0001_u64.wrapping_neg();
+    const { assert!(DIVISOR.wrapping_mul(INVERSE) == 1) };
+    let difference = sum + (DIVISOR - checksum as u64);
+    difference.wrapping_mul(INVERSE) <= u64::MAX / DIVISOR
+}
+
 /// Sum of the words of an address: one for IPv4, four for IPv6.
 #[inline(always)]
 const fn words(addr: &Addr) -> u64 {
@@ -48,6 +62,12 @@ impl Delta {
         // The complements of all old words at once; their sum is at hand, for it was needed before.
         let ones = if old.is_v4() { u32::MAX as u64 } else { 4 * u32::MAX as u64 };
         Self(self.0 + (ones - words(old)) + if old.is_v4() { new.0[3] as u64 } else { words(new) })
+    }
+
+    /// The same in 16 bits, for what is applied to several checksums.
+    #[inline(always)]
+    pub const fn folded(self) -> Self {
+        Self(fold(self.0) as u64)
     }
 
     /// The updated checksum: `HC' = ~(~HC + ~m + m')`, RFC 1624, section 3, equation 3.
@@ -103,6 +123,20 @@ mod tests {
         assert_eq!(fold(sum(&bytes)).to_be(), 0xddf2);
     }
 
+    /// Folding, as RFC 1071 writes it in section 4.1.
+    fn folded_step_by_step(mut sum: u64) -> u16 {
+        while sum >> 16 != 0 {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        sum as u16
+    }
+
+    #[test]
+    fn zero_and_all_ones_are_the_same_sum() {
+        assert!(same(0, 0) && same(0, 0xffff) && same(0xffff, 0) && same(2 * 0xffff, 0xffff));
+        assert!(!same(1, 0) && !same(0xfffe, 0xffff) && same(0x1_0000, 1));
+    }
+
     /// The example of RFC 1624, section 4: HC = dd2f, m = 5555 becomes m' = 3285, HC' = 0000.
     #[test]
     fn the_example_of_rfc_1624() {
@@ -118,6 +152,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn sums_are_folded_and_compared_at_once(sum in 0_u64..1 << 40, other: u16) {
+            let folded = folded_step_by_step(sum);
+            prop_assert_eq!(fold(sum), folded);
+            prop_assert!(same(sum, folded));
+            prop_assert_eq!(same(sum, other), other % 0xffff == folded % 0xffff);
+        }
+
         /// Updating after any replacement gives what a full sum gives. The two zeros of ones' complement are one value.
         #[test]
         fn incremental_equals_full(mut bytes in proptest::collection::vec(any::<u8>(), 8..200), at in 0_usize..40, new in any::<u32>()) {

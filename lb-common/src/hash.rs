@@ -80,8 +80,8 @@ mod tests {
     /// Balancers that run together must agree, whatever they are built from: these answers stay.
     #[test]
     fn known_answers() {
-        assert_eq!(of("192.0.2.1", [0x9c, 0x40, 0x01, 0xbb], 1), KNOWN_V4);
-        assert_eq!(of("2001:db8::1", [0x9c, 0x40, 0x01, 0xbb], 1), KNOWN_V6);
+        assert_eq!(of("192.0.2.1", [0x9c, 0x40, 0x01, 0xbb], 1), 0xc82b_ef79);
+        assert_eq!(of("2001:db8::1", [0x9c, 0x40, 0x01, 0xbb], 1), 0xfb55_262b);
     }
 
     /// One bit of the input changes half of the bits that choose a slot, wherever it is.

@@ -28,8 +28,8 @@ pub enum Sum {
 /// (`CHECKSUM_PARTIAL`), and on veth there is none. A complete checksum equals it once in 65 536 packets.
 #[inline(always)]
 pub fn looks_unfinished(packet: &Packet) -> bool {
-    packet.checksum
-        == checksum::fold(checksum::pseudo(&packet.src, &packet.dst, packet.protocol, packet.length))
+    let pseudo = checksum::pseudo(&packet.src, &packet.dst, packet.protocol, packet.length);
+    checksum::same(pseudo, packet.checksum)
 }
 
 /// The checksum that completes one that [looks unfinished](looks_unfinished), given what the segment sums to as it stands.
@@ -78,7 +78,7 @@ pub fn rewrite<F: Frame + ?Sized>(
         End::Source => (packet.src, packet.src_port),
     };
     let port = if port == 0 { old_port } else { port };
-    let addresses = Delta::NONE.addr(&old_addr, addr);
+    let addresses = Delta::NONE.addr(&old_addr, addr).folded();
     if old_addr.is_v4() {
         let ip = frame.at_mut::<{ ipv4::LEN }>(eth::LEN)?;
         put_half(ip, 10, addresses.apply(half(ip, 10)));

@@ -139,10 +139,11 @@ fn flow<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, parsed: Parsed)
     if let Some(service) = find_service(tables, &packet) {
         return towards(frame, tables, packet, service);
     }
-    if tables.settings().is_some_and(|s| s.reverse != 0)
+    if let Some(settings) = tables.settings()
+        && settings.reverse != 0
         && let Some(entry) = find_reverse(tables, &packet)
     {
-        return back(frame, tables, packet, entry);
+        return back(frame, tables, packet, entry, settings);
     }
     Verdict::stop(0, Reason::NotAService)
 }
@@ -210,9 +211,10 @@ fn back<F: Frame + ?Sized, T: Tables>(
     tables: &T,
     packet: Packet,
     entry: &ReverseEntry,
+    settings: &Settings,
 ) -> Verdict {
     tables.note(|report| report.counters = entry.counters);
-    let hop = match way_back(tables, &entry.vip, &packet.dst) {
+    let hop = match way_back(tables, settings, &entry.vip, &packet.dst) {
         Ok(hop) => hop,
         Err(reason) => return Verdict::stop(entry.service, reason),
     };
@@ -272,8 +274,8 @@ fn settle_checksum<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, packet: 
 
 /// The way to a client: compiled routes first, the kernel's own look-up (about 90 ns) where they do not answer.
 #[inline(always)]
-fn way_back<T: Tables>(tables: &T, src: &Addr, dst: &Addr) -> Result<Hop, Reason> {
-    let generation = tables.settings().map_or(0, |s| s.routes & 1);
+fn way_back<T: Tables>(tables: &T, settings: &Settings, src: &Addr, dst: &Addr) -> Result<Hop, Reason> {
+    let generation = settings.routes & 1;
     let family = if dst.is_v4() { 0 } else { 1 };
     let first = (generation * 2 + family) * limits::ROUTES_PER_FAMILY;
     for n in 0..limits::ROUTES_PER_FAMILY {

@@ -4,7 +4,9 @@
 //! `lb-ebpf`, `bench.rs`) gives each run a fresh packet and jumps to the program under test. Everything is measured in
 //! interleaved rounds on one CPU; results are medians, net of a program that only returns. Needs root.
 
+mod agent;
 mod cases;
+mod control;
 mod packets;
 mod programs;
 mod report;
@@ -17,7 +19,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use cases::Effort;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use lb_userspace::lab::Namespace;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -31,6 +33,12 @@ struct Arguments {
     /// The bench's eBPF object
     #[arg(long, value_name = "FILE")]
     object: PathBuf,
+    /// The `lb` whose agent is measured
+    #[arg(long, value_name = "FILE")]
+    lb: PathBuf,
+    /// What is measured
+    #[arg(long, value_enum, default_value_t = Part::All)]
+    part: Part,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -43,6 +51,17 @@ struct Arguments {
     /// Only packet cases whose name contains this; with an empty one, all
     #[arg(long, value_name = "TEXT", default_value = "")]
     case: String,
+}
+
+/// A part of the bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Everything.
+    All,
+    /// What a packet costs.
+    Packets,
+    /// What the control plane takes.
+    Control,
 }
 
 fn main() -> ExitCode {
@@ -63,6 +82,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// Index of `lo` in every network namespace.
+const LOOPBACK: u32 = 1;
+
 fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {error:#}");
     ExitCode::FAILURE
@@ -73,7 +95,17 @@ fn run(arguments: &Arguments) -> Result<Report> {
     lb_userspace::lab::cleanup("lb-bench-")?;
     world::remove_leftovers()?;
     let namespace = Namespace::create_unique("lb-bench")?;
-    let mut report = namespace.run(|| packets(arguments, &namespace))??;
+    let mut report = Report::default();
+    if arguments.part != Part::Control {
+        report = namespace.run(|| packets(arguments, &namespace))??;
+    }
+    if arguments.part != Part::Packets {
+        control::ring(&mut report.control);
+        // Only its index is needed, as the way to the backends.
+        namespace.run(|| control::change(&mut report.control, LOOPBACK))??;
+        agent::start(&mut report.control, &arguments.lb)?;
+        agent::checks(&mut report.control, &arguments.lb)?;
+    }
     report.machine = report::machine();
     Ok(report)
 }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -154,12 +155,9 @@ impl Control {
 impl World {
     /// Loads and fills. Packets come in through `ifindex` and leave there.
     pub(crate) fn open(setup: Setup, ifindex: u32) -> Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let pins = PathBuf::from(format!("{PINS}/{PREFIX}{}-{number}", std::process::id()));
-        let guard = Pinned(pins.clone());
+        let pins = Pinned::fresh();
         let sizes = setup.sizes();
-        let opened = Dataplane::open(&Options { pins: pins.clone(), sizes, log_drops: false })?;
+        let opened = Dataplane::open(&Options { pins: pins.path().to_owned(), sizes, log_drops: false })?;
         let dataplane = opened.dataplane;
         let hop = NextHop { macs: [2, 0, 0, 0, 0, 7, 2, 0, 0, 0, 0, 9], ifindex, mtu: 1500 };
         let desired = setup.desired();
@@ -185,8 +183,8 @@ impl World {
         };
         control.tables.routes.publish(&[default], &[default])?;
         let counters = Counters::open(dataplane.maps())?;
-        let balance = balance(&pins)?;
-        Ok(Self { setup, balance, counters, control, _dataplane: dataplane, _pins: guard })
+        let balance = balance(pins.path())?;
+        Ok(Self { setup, balance, counters, control, _dataplane: dataplane, _pins: pins })
     }
 
     /// The program under test.
@@ -210,7 +208,7 @@ impl World {
 }
 
 /// The pinned program. One build is pinned: the one that was just loaded.
-fn balance(pins: &std::path::Path) -> Result<Xdp> {
+fn balance(pins: &Path) -> Result<Xdp> {
     let builds = pins.join(format!("v{SCHEMA}/programs"));
     let all: Vec<PathBuf> =
         fs::read_dir(&builds)?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
@@ -231,11 +229,26 @@ pub(crate) fn remove_leftovers() -> Result<()> {
 }
 
 /// Pins that go when this does.
-struct Pinned(PathBuf);
+pub(crate) struct Pinned(PathBuf);
+
+impl Pinned {
+    /// A directory of its own; whoever pins makes it.
+    pub(crate) fn fresh() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self(PathBuf::from(format!("{PINS}/{PREFIX}{}-{number}", std::process::id())))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
+        if let Err(error) = fs::remove_dir_all(&self.0)
+            && error.kind() != ErrorKind::NotFound
+        {
             eprintln!("{} stays: {error}", self.0.display());
         }
     }

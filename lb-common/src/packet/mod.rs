@@ -95,8 +95,8 @@ impl Packet {
     /// Whether this opens a TCP connection.
     #[inline(always)]
     pub const fn opens(&self) -> bool {
-        self.protocol == crate::addr::TCP
-            && self.tcp_flags & (transport::SYN | transport::ACK) == transport::SYN
+        // UDP has no flags.
+        self.tcp_flags & (transport::SYN | transport::ACK) == transport::SYN
     }
 }
 
