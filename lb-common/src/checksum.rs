@@ -32,8 +32,13 @@ pub const fn same(sum: u64, checksum: u16) -> bool {
 /// Sum of the words of an address: one for IPv4, four for IPv6.
 #[inline(always)]
 const fn words(addr: &Addr) -> u64 {
+    if addr.is_v4() { addr.0[3] as u64 } else { four_words(addr) }
+}
+
+#[inline(always)]
+const fn four_words(addr: &Addr) -> u64 {
     let [a, b, c, d] = addr.0;
-    if addr.is_v4() { d as u64 } else { a as u64 + b as u64 + (c as u64 + d as u64) }
+    a as u64 + b as u64 + (c as u64 + d as u64)
 }
 
 /// What replacing some words does to a checksum.
@@ -59,9 +64,11 @@ impl Delta {
     /// Replaces an address: one word for IPv4, four for IPv6.
     #[inline(always)]
     pub fn addr(self, old: &Addr, new: &Addr) -> Self {
+        if old.is_v4() {
+            return self.word(old.0[3], new.0[3]);
+        }
         // The complements of all old words at once; their sum is at hand, for it was needed before.
-        let ones = if old.is_v4() { u32::MAX as u64 } else { 4 * u32::MAX as u64 };
-        Self(self.0 + (ones - words(old)) + if old.is_v4() { new.0[3] as u64 } else { words(new) })
+        Self(self.0 + (4 * u32::MAX as u64 - four_words(old)) + four_words(new))
     }
 
     /// The same in 16 bits, for what is applied to several checksums.

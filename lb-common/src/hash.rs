@@ -88,11 +88,14 @@ mod tests {
     #[test]
     fn every_bit_of_the_input_counts() {
         let mut words = [0x2001_0db8_u32, 0x0102_0304, 0xa0b0_c0d0, 0x0708_090a, 0x9c40_01bb, 7];
-        let hash = |w: &[u32; 6]| flow(&Addr([w[0].to_be(), w[1].to_be(), w[2].to_be(), w[3].to_be()]), w[4].to_be(), w[5]);
+        let hash = |w: &[u32; 6]| {
+            flow(&Addr([w[0].to_be(), w[1].to_be(), w[2].to_be(), w[3].to_be()]), w[4].to_be(), w[5])
+        };
         for bit in 0..192 {
             let mut changed = 0;
             for round in 0..256_u32 {
-                words[round as usize % 6] = words[round as usize % 6].wrapping_mul(0x01ff_7f1f).wrapping_add(round);
+                words[round as usize % 6] =
+                    words[round as usize % 6].wrapping_mul(0x01ff_7f1f).wrapping_add(round);
                 let mut other = words;
                 other[bit / 32] ^= 1 << (bit % 32);
                 // The upper half decides: slots are made by multiplication.

@@ -111,7 +111,8 @@ impl Cases {
             }
             for services in [1, 1000, 10_000] {
                 let many = Setup { services, backends: 10, slots: 1021, ..nat };
-                for (name, peers) in [("services, traffic of one", 1), ("services, traffic of all", services)] {
+                for (name, peers) in [("services, traffic of one", 1), ("services, traffic of all", services)]
+                {
                     if wants(name) {
                         cases.add(name, many, Kind::Client, FLOWS[1], peers)?;
                     }

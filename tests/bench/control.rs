@@ -16,12 +16,8 @@ use crate::world::{Setup, World};
 const ROUNDS: u32 = 15;
 
 /// A thousand services with a hundred backends each.
-pub(crate) const LARGE: Setup = Setup {
-    services: 1000,
-    backends: 100,
-    slots: 1021,
-    ..Setup::one(Family::V4, Mode::Nat)
-};
+pub(crate) const LARGE: Setup =
+    Setup { services: 1000, backends: 100, slots: 1021, ..Setup::one(Family::V4, Mode::Nat) };
 
 /// Values by name.
 pub(crate) type Values = BTreeMap<String, f64>;
@@ -47,7 +43,7 @@ pub(crate) fn change(values: &mut Values, ifindex: u32) -> Result<()> {
     let mut world = World::open(LARGE, ifindex)?;
     let control = &mut world.control;
     let (mut times, mut slots) = (Vec::new(), 0);
-    for round in 0..2 * ROUNDS {
+    for round in 0..ROUNDS {
         let service = control.desired.services.get_mut("service-500").context("the service was made")?;
         let backend = service.backends.values_mut().next().context("it has backends")?;
         backend.admin = match backend.admin {

@@ -76,7 +76,8 @@ impl Programs {
     /// Loads the object and attaches the wrappers to interfaces of `namespace`, in which this thread is. Packets will seem
     /// to come in through `ifindex`.
     pub(crate) fn load(object: &Path, anchors: &[String], ifindex: u32) -> Result<Self> {
-        let mut ebpf = Ebpf::load_file(object).with_context(|| format!("cannot load {}", object.display()))?;
+        let mut ebpf =
+            Ebpf::load_file(object).with_context(|| format!("cannot load {}", object.display()))?;
         for (_, name, _, _) in FLOORS {
             load(program(&mut ebpf, name)?)?;
         }
@@ -86,7 +87,8 @@ impl Programs {
             load(xdp)?;
             xdp.attach(anchor, XdpMode::Skb).with_context(|| format!("cannot attach to {anchor}"))?;
         }
-        let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
+        let mut take =
+            |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
         let (target, template, state) = (take("TARGET")?, take("TEMPLATE")?, take("STATE")?);
         Ok(Self {
             target: target.try_into()?,
@@ -125,9 +127,18 @@ impl Programs {
         let result = wrapper.test_run(options)?;
         let took = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)? - start;
 
-        ensure!(result.return_value == run.action, "the target returned {}, not {}", result.return_value, run.action);
+        ensure!(
+            result.return_value == run.action,
+            "the target returned {}, not {}",
+            result.return_value,
+            run.action
+        );
         let length = FRAME + run.grows;
-        ensure!(result.data_size_out as usize == length, "the frame has {} bytes, not {length}", result.data_size_out);
+        ensure!(
+            result.data_size_out as usize == length,
+            "the frame has {} bytes, not {length}",
+            result.data_size_out
+        );
         let runs = self.runs()? - before;
         ensure!(runs == u64::from(run.repeat), "{runs} runs were made of {}", run.repeat);
         Ok((took.tv_sec() as f64 * 1e9 + took.tv_nsec() as f64) / f64::from(run.repeat))
@@ -156,7 +167,8 @@ fn program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {
 fn load(program: &mut Xdp) -> Result<()> {
     for _ in 1..ATTEMPTS {
         match program.load() {
-            Err(ProgramError::LoadError { io_error, .. }) if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
             result => return Ok(result?),
         }
     }

@@ -16,9 +16,7 @@ use lb_common::reason::Reason;
 use lb_userspace::agent::apply;
 use lb_userspace::dataplane::counters::Counters;
 use lb_userspace::dataplane::{Dataplane, Options, Sizes, Tables};
-use lb_userspace::model::{
-    Announce, Backend, Desired, Listen, Mode, OnDown, Protocol, Service, Tracking,
-};
+use lb_userspace::model::{Announce, Backend, Desired, Listen, Mode, OnDown, Protocol, Service, Tracking};
 use lb_userspace::plan::{self, HealthMap, NextHop, Observed, Plan, RingCache};
 
 use crate::packets::{Family, SERVICE_PORT};

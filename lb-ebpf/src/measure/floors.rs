@@ -142,8 +142,8 @@ pub(super) fn encapsulate4(ctx: &XdpContext) -> u32 {
 pub(super) fn encapsulate6(ctx: &XdpContext) -> u32 {
     // Next header 41 (RFC 2473), hop limit 64, two addresses.
     const HEADER: [u8; IPV6] = [
-        0x60, 0, 0, 0, 0, 0, 41, 64, 0xfd, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0xfd, 0, 0, 0, 0, 0, 0, 1, 0, 0,
-        0, 0, 0, 0, 0, 2,
+        0x60, 0, 0, 0, 0, 0, 41, 64, 0xfd, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0xfd, 0, 0, 0, 0, 0,
+        0, 1, 0, 0, 0, 0, 0, 0, 0, 2,
     ];
     if !grow(ctx, IPV6) {
         return XDP_ABORTED;

@@ -48,7 +48,9 @@ pub(super) fn run<const IPV6: bool, const BACK: bool>(ctx: &XdpContext) -> u32 {
     let (Some(template), Some(state)) = (TEMPLATE.get(0), STATE.get_ptr_mut(0)) else { return XDP_ABORTED };
     for n in 0..WORDS {
         // SAFETY: the frame's length was checked. Volatile: a copy would be made a call, byte by byte.
-        unsafe { ((start + n * 8) as *mut u64).write_volatile((&raw const template.words[n]).read_volatile()) };
+        unsafe {
+            ((start + n * 8) as *mut u64).write_volatile((&raw const template.words[n]).read_volatile())
+        };
     }
     // SAFETY: the entry is this CPU's own.
     let random = unsafe {
