@@ -37,7 +37,7 @@ impl Rig {
             counters: 64,
             reasons: 16,
         };
-        Self { options: Options { pins, sizes } }
+        Self { options: Options { pins, sizes, log_drops: false } }
     }
 
     fn open(&self) -> Result<Opened, OpenError> {
