@@ -7,13 +7,38 @@
 use crate::addr::Addr;
 
 /// Folds a sum into 16 bits with end-around carry.
+///
+/// Each half is added to the other at once: the upper half of the result is their sum, with the lower one's carry.
 #[inline(always)]
 pub const fn fold(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    sum as u16
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
+}
+
+/// Whether a sum folds to `checksum`, where 0 and 0xffff are the same.
+///
+/// 2^16 - 1 divides their difference then. Division by multiplication (Lemire, Kaser and Kurz 2019, section 3.3): half
+/// the instructions of folding.
+#[inline(always)]
+pub const fn same(sum: u64, checksum: u16) -> bool {
+    const DIVISOR: u64 = 0xffff;
+    /// The inverse of the divisor modulo 2^64: (2^16 - 1) * -(1 + 2^16 + 2^32 + 2^48) = 1 - 2^64.
+    const INVERSE: u64 = 0x0001_0001_0001_0001_u64.wrapping_neg();
+    const { assert!(DIVISOR.wrapping_mul(INVERSE) == 1) };
+    let difference = sum + (DIVISOR - checksum as u64);
+    difference.wrapping_mul(INVERSE) <= u64::MAX / DIVISOR
+}
+
+/// Sum of the words of an address: one for IPv4, four for IPv6.
+#[inline(always)]
+const fn words(addr: &Addr) -> u64 {
+    if addr.is_v4() { addr.0[3] as u64 } else { four_words(addr) }
+}
+
+#[inline(always)]
+const fn four_words(addr: &Addr) -> u64 {
+    let [a, b, c, d] = addr.0;
+    a as u64 + b as u64 + (c as u64 + d as u64)
 }
 
 /// What replacing some words does to a checksum.
@@ -42,10 +67,14 @@ impl Delta {
         if old.is_v4() {
             return self.word(old.0[3], new.0[3]);
         }
-        self.word(old.0[0], new.0[0])
-            .word(old.0[1], new.0[1])
-            .word(old.0[2], new.0[2])
-            .word(old.0[3], new.0[3])
+        // The complements of all old words at once; their sum is at hand, for it was needed before.
+        Self(self.0 + (4 * u32::MAX as u64 - four_words(old)) + four_words(new))
+    }
+
+    /// The same in 16 bits, for what is applied to several checksums.
+    #[inline(always)]
+    pub const fn folded(self) -> Self {
+        Self(fold(self.0) as u64)
     }
 
     /// The updated checksum: `HC' = ~(~HC + ~m + m')`, RFC 1624, section 3, equation 3.
@@ -67,17 +96,7 @@ impl Delta {
 #[inline(always)]
 pub fn pseudo(src: &Addr, dst: &Addr, protocol: u8, length: u16) -> u64 {
     // The IPv6 pseudo-header has a 32-bit length and next header; both sum up as in the IPv4 one.
-    let sum = u16::to_be(protocol as u16) as u64 + u16::to_be(length) as u64;
-    let sum = sum + src.0[3] as u64 + dst.0[3] as u64;
-    if src.is_v4() {
-        return sum;
-    }
-    sum + src.0[0] as u64
-        + src.0[1] as u64
-        + src.0[2] as u64
-        + dst.0[0] as u64
-        + dst.0[1] as u64
-        + dst.0[2] as u64
+    words(src) + words(dst) + (u16::to_be(protocol as u16) as u64 + u16::to_be(length) as u64)
 }
 
 /// Sum of bytes as 16-bit words in memory order; a last odd byte is padded with zero (RFC 1071, section 1).
@@ -111,6 +130,20 @@ mod tests {
         assert_eq!(fold(sum(&bytes)).to_be(), 0xddf2);
     }
 
+    /// Folding, as RFC 1071 writes it in section 4.1.
+    fn folded_step_by_step(mut sum: u64) -> u16 {
+        while sum >> 16 != 0 {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        sum as u16
+    }
+
+    #[test]
+    fn zero_and_all_ones_are_the_same_sum() {
+        assert!(same(0, 0) && same(0, 0xffff) && same(0xffff, 0) && same(2 * 0xffff, 0xffff));
+        assert!(!same(1, 0) && !same(0xfffe, 0xffff) && same(0x1_0000, 1));
+    }
+
     /// The example of RFC 1624, section 4: HC = dd2f, m = 5555 becomes m' = 3285, HC' = 0000.
     #[test]
     fn the_example_of_rfc_1624() {
@@ -126,6 +159,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn sums_are_folded_and_compared_at_once(sum in 0_u64..1 << 40, other: u16) {
+            let folded = folded_step_by_step(sum);
+            prop_assert_eq!(fold(sum), folded);
+            prop_assert!(same(sum, folded));
+            prop_assert_eq!(same(sum, other), other % 0xffff == folded % 0xffff);
+        }
+
         /// Updating after any replacement gives what a full sum gives. The two zeros of ones' complement are one value.
         #[test]
         fn incremental_equals_full(mut bytes in proptest::collection::vec(any::<u8>(), 8..200), at in 0_usize..40, new in any::<u32>()) {

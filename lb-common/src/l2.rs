@@ -1,10 +1,32 @@
 //! The Ethernet header of the way out.
 
-use crate::packet::Frame;
+use crate::packet::{Frame, put_word, word};
+
+/// Destination and source MAC address as words, as they lie in memory: bytes would be copied one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Macs([u32; 3]);
+
+impl From<&[u8; 12]> for Macs {
+    #[inline(always)]
+    fn from(bytes: &[u8; 12]) -> Self {
+        Self([word(bytes, 0), word(bytes, 4), word(bytes, 8)])
+    }
+}
+
+impl Macs {
+    /// Whether there are none.
+    #[inline(always)]
+    pub const fn is_empty(&self) -> bool {
+        self.0[0] | self.0[1] | self.0[2] == 0
+    }
+}
 
 /// Writes destination and source MAC addresses. `None`: no whole header.
 #[inline(always)]
-pub fn redirect<F: Frame + ?Sized>(frame: &mut F, macs: &[u8; 12]) -> Option<()> {
-    *frame.at_mut::<12>(0)? = *macs;
+pub fn redirect<F: Frame + ?Sized>(frame: &mut F, Macs(words): Macs) -> Option<()> {
+    let header = frame.at_mut::<12>(0)?;
+    put_word(header, 0, words[0]);
+    put_word(header, 4, words[1]);
+    put_word(header, 8, words[2]);
     Some(())
 }

@@ -7,11 +7,12 @@ use crate::abi::{
     BackendEntry, FlowKey, FlowValue, Key, NeighbourEntry, Report, ReverseEntry, RingLine, RouteEntry,
     ServiceEntry, Settings, limits, route,
 };
-use crate::addr::Addr;
+use crate::addr::{Addr, UDP};
+use crate::l2::Macs;
 use crate::nat::{self, End, Sum};
 use crate::packet::{Frame, Packet, Parsed, eth, ipv4, ipv6};
 use crate::reason::{Fate, Reason};
-use crate::{l2, select, table};
+use crate::{checksum, l2, select, table};
 
 /// What the decision needs from its surroundings: the maps, a clock, the kernel's routing table, counters.
 ///
@@ -80,7 +81,7 @@ pub trait Tables {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {
     /// Destination and source MAC address.
-    pub macs: [u8; 12],
+    pub macs: Macs,
     /// Interface that it leaves through.
     pub ifindex: u32,
 }
@@ -138,10 +139,11 @@ fn flow<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, parsed: Parsed)
     if let Some(service) = find_service(tables, &packet) {
         return towards(frame, tables, packet, service);
     }
-    if tables.settings().is_some_and(|s| s.reverse != 0)
+    if let Some(settings) = tables.settings()
+        && settings.reverse != 0
         && let Some(entry) = find_reverse(tables, &packet)
     {
-        return back(frame, tables, packet, entry);
+        return back(frame, tables, packet, entry, settings);
     }
     Verdict::stop(0, Reason::NotAService)
 }
@@ -167,7 +169,7 @@ fn find_reverse<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a Rev
 fn towards<F: Frame + ?Sized, T: Tables>(
     frame: &mut F,
     tables: &T,
-    mut packet: Packet,
+    packet: Packet,
     service: &ServiceEntry,
 ) -> Verdict {
     let Some(choice) = select::select(tables, service, &packet) else {
@@ -182,16 +184,20 @@ fn towards<F: Frame + ?Sized, T: Tables>(
         return Verdict::stop(service.id, Reason::NoDevice);
     }
     let bytes = frame.len() as u64;
-    let Ok(sum) = settle_checksum(frame, tables, &mut packet) else {
+    let settled = settle_checksum(frame, tables, &packet);
+    if settled.too_long {
         return Verdict::stop(service.id, Reason::Unfinished);
-    };
+    }
+    let Settled { sum, checksum, .. } = settled;
     let rewritten = if service.flags & NAT != 0 {
-        nat::rewrite(frame, &packet, End::Destination, &backend.addr, backend.port, sum)
+        nat::rewrite(frame, &packet, End::Destination, &backend.addr, backend.port, sum, checksum)
+    } else if checksum != packet.checksum {
+        nat::write_checksum(frame, &packet, checksum)
     } else {
         Some(())
     };
     // The views below were all checked while parsing; a `None` cannot happen and must not be invented.
-    if rewritten.and_then(|()| l2::redirect(frame, &backend.macs)).is_none() {
+    if rewritten.and_then(|()| l2::redirect(frame, Macs::from(&backend.macs))).is_none() {
         return Verdict::stop(service.id, Reason::Truncated);
     }
     tables.count_towards(backend.counters, bytes, choice.new);
@@ -203,11 +209,12 @@ fn towards<F: Frame + ?Sized, T: Tables>(
 fn back<F: Frame + ?Sized, T: Tables>(
     frame: &mut F,
     tables: &T,
-    mut packet: Packet,
+    packet: Packet,
     entry: &ReverseEntry,
+    settings: &Settings,
 ) -> Verdict {
     tables.note(|report| report.counters = entry.counters);
-    let hop = match way_back(tables, &entry.vip, &packet.dst) {
+    let hop = match way_back(tables, settings, &entry.vip, &packet.dst) {
         Ok(hop) => hop,
         Err(reason) => return Verdict::stop(entry.service, reason),
     };
@@ -215,49 +222,60 @@ fn back<F: Frame + ?Sized, T: Tables>(
         return Verdict::stop(entry.service, Reason::NoDevice);
     }
     let bytes = frame.len() as u64;
-    let Ok(sum) = settle_checksum(frame, tables, &mut packet) else {
+    let settled = settle_checksum(frame, tables, &packet);
+    if settled.too_long {
         return Verdict::stop(entry.service, Reason::Unfinished);
-    };
-    let rewritten = nat::rewrite(frame, &packet, End::Source, &entry.vip, entry.port, sum);
-    if rewritten.and_then(|()| l2::redirect(frame, &hop.macs)).is_none() {
+    }
+    let Settled { sum, checksum, .. } = settled;
+    let rewritten = nat::rewrite(frame, &packet, End::Source, &entry.vip, entry.port, sum, checksum);
+    if rewritten.and_then(|()| l2::redirect(frame, hop.macs)).is_none() {
         return Verdict::stop(entry.service, Reason::Truncated);
     }
     tables.count_back(entry.counters, bytes);
     Verdict { reason: Reason::Returned, service: entry.service, egress: hop.ifindex }
 }
 
-/// The packet is too long to finish its checksum.
-struct TooLong;
+/// What the transport checksum is. Every field is always set: the compiler may keep what is not in a register that the
+/// verifier knows nothing of.
+#[derive(Clone, Copy)]
+struct Settled {
+    /// The packet is too long to finish its checksum, and nobody else will.
+    too_long: bool,
+    sum: Sum,
+    checksum: u16,
+}
 
-/// Finds out what the transport checksum is, and finishes it where nobody else will.
+/// Finds out what the transport checksum is.
 #[inline(always)]
-fn settle_checksum<F: Frame + ?Sized, T: Tables>(
-    frame: &mut F,
-    tables: &T,
-    packet: &mut Packet,
-) -> Result<Sum, TooLong> {
+fn settle_checksum<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, packet: &Packet) -> Settled {
+    let as_it_is = |sum| Settled { too_long: false, sum, checksum: packet.checksum };
     // Over IPv4 only: RFC 8200, section 8.1, forbids it in IPv6.
-    if packet.checksum == 0 && packet.protocol == crate::addr::UDP && packet.src.is_v4() {
-        return Ok(Sum::Absent);
+    if packet.checksum == 0 && packet.protocol == UDP && packet.src.is_v4() {
+        return as_it_is(Sum::Absent);
     }
     if !nat::looks_unfinished(packet) {
-        return Ok(Sum::Complete);
-    }
-    if !tables.checksums_finished_later() {
-        return nat::finish(frame, packet).map(|()| Sum::Complete).ok_or(TooLong);
+        return as_it_is(Sum::Complete);
     }
     // On socket buffers the sender's mark is still there, and whoever finishes the checksum adds to what the field
-    // holds. A checksum that is complete and equal by chance must be told apart by its sum.
-    let complete = frame
-        .sum(packet.transport, packet.length as usize)
-        .is_some_and(|sum| nat::is_complete(packet, crate::checksum::fold(sum)));
-    Ok(if complete { Sum::Complete } else { Sum::Partial })
+    // holds. A checksum that is complete and equal by chance is told apart by its sum.
+    let later = tables.checksums_finished_later();
+    let Some(sum) = frame.sum(packet.transport, packet.length as usize) else {
+        return Settled { too_long: !later, ..as_it_is(Sum::Partial) };
+    };
+    let sum = checksum::fold(sum);
+    if nat::is_complete(packet, sum) {
+        as_it_is(Sum::Complete)
+    } else if later {
+        as_it_is(Sum::Partial)
+    } else {
+        Settled { too_long: false, sum: Sum::Complete, checksum: nat::finished(packet.protocol, sum) }
+    }
 }
 
 /// The way to a client: compiled routes first, the kernel's own look-up (about 90 ns) where they do not answer.
 #[inline(always)]
-fn way_back<T: Tables>(tables: &T, src: &Addr, dst: &Addr) -> Result<Hop, Reason> {
-    let generation = tables.settings().map_or(0, |s| s.routes & 1);
+fn way_back<T: Tables>(tables: &T, settings: &Settings, src: &Addr, dst: &Addr) -> Result<Hop, Reason> {
+    let generation = settings.routes & 1;
     let family = if dst.is_v4() { 0 } else { 1 };
     let first = (generation * 2 + family) * limits::ROUTES_PER_FAMILY;
     for n in 0..limits::ROUTES_PER_FAMILY {
@@ -269,10 +287,10 @@ fn way_back<T: Tables>(tables: &T, src: &Addr, dst: &Addr) -> Result<Hop, Reason
             continue;
         }
         match entry.kind {
-            route::kind::GATEWAY => return Ok(Hop { macs: entry.macs, ifindex: entry.ifindex }),
+            route::kind::GATEWAY => return Ok(Hop { macs: Macs::from(&entry.macs), ifindex: entry.ifindex }),
             route::kind::ON_LINK => {
                 if let Some(hop) = on_link(tables, dst, entry.ifindex) {
-                    return Ok(hop);
+                    return if hop.macs.is_empty() { Err(Reason::ToThisMachine) } else { Ok(hop) };
                 }
             }
             _ => {}
@@ -296,5 +314,5 @@ fn on_link<T: Tables>(tables: &T, addr: &Addr, ifindex: u32) -> Option<Hop> {
     let key = Key { addr: *addr, tag: ifindex };
     let [first, second] = table::places(&key, tables.neighbour_mask());
     let found = |place| tables.neighbour(place).filter(|n| n.key == key);
-    found(first).or_else(|| found(second)).map(|n| Hop { macs: n.macs, ifindex })
+    found(first).or_else(|| found(second)).map(|n| Hop { macs: Macs::from(&n.macs), ifindex })
 }

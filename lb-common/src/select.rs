@@ -15,7 +15,7 @@ use crate::abi::{BackendEntry, FlowKey, FlowValue, ServiceEntry, ring};
 use crate::hash;
 use crate::packet::Packet;
 use crate::pipeline::Tables;
-use crate::slot::Slot;
+use crate::slot::{NONE, Slot};
 
 /// How a backend was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,119 +66,167 @@ pub struct Choice<'a> {
 /// Chooses a backend for a packet of a service. `None`: nobody can take it.
 #[inline(always)]
 pub fn select<'a, T: Tables>(tables: &'a T, service: &ServiceEntry, packet: &Packet) -> Option<Choice<'a>> {
-    let index = hash::slot(hash::flow(&packet.src, packet.ports(), service.seed), service.slots);
-    let line = tables.ring_line(service.ring.wrapping_add(index / ring::SLOTS_PER_LINE))?;
-    let slot = Slot(line.slots[(index % ring::SLOTS_PER_LINE) as usize]);
+    let place = hash::slot(hash::flow(&packet.src, packet.ports(), service.seed), service.slots);
+    let line = tables.ring_line(service.ring.wrapping_add(place / ring::SLOTS_PER_LINE))?;
+    let slot = Slot(line.slots[(place % ring::SLOTS_PER_LINE) as usize]);
     tables.note(|report| {
-        report.slot = index;
+        report.slot = place;
         report.word = slot.0;
     });
-    let opens = packet.opens();
-    let always = service.flags & TRACK_ALWAYS != 0;
-    if service.flags & TRACK_NEVER != 0 || !(slot.tracked() || always) {
-        let backend = current(tables, service, slot)?;
+    let mut pick = Pick { index: slot.current(), new: packet.opens() };
+    let exceptions = slot.tracked() || service.flags & TRACK_ALWAYS != 0;
+    if exceptions && service.flags & TRACK_NEVER == 0 {
+        let key =
+            FlowKey { client: packet.src, ports: [packet.src_port, packet.dst_port], service: service.id };
+        let udp = packet.protocol == crate::addr::UDP;
+        pick = Pick::unpack(tracked(tables, service, &key, slot.0, Opening::of(packet.opens(), udp)));
+    } else {
         tables.note(|report| report.how = How::Ring as u32);
-        return Some(Choice { backend, new: opens });
     }
-    tracked(tables, service, packet, slot, Memory { opens, always })
+    let backend = entry(tables, service, pick.index).filter(|b| b.reachable())?;
+    Some(Choice { backend, new: pick.new })
 }
 
-/// What the slow path needs to know beyond the slot.
+/// A backend by its index, [`NONE`] for none.
 #[derive(Clone, Copy)]
-struct Memory {
-    opens: bool,
-    always: bool,
+struct Pick {
+    index: u16,
+    new: bool,
 }
 
-/// Chooses on a slot whose flows may have entries.
-#[inline(always)]
-fn tracked<'a, T: Tables>(
-    tables: &'a T,
-    service: &ServiceEntry,
-    packet: &Packet,
-    slot: Slot,
-    memory: Memory,
-) -> Option<Choice<'a>> {
-    let key = FlowKey { client: packet.src, ports: [packet.src_port, packet.dst_port], service: service.id };
+impl Pick {
+    /// As one word: what a function of the kernel's machine can return.
+    #[inline(always)]
+    const fn pack(self) -> u32 {
+        self.index as u32 | (self.new as u32) << 16
+    }
+
+    #[inline(always)]
+    const fn unpack(word: u32) -> Self {
+        Self { index: word as u16, new: word >> 16 != 0 }
+    }
+}
+
+/// What a packet says about the age of its flow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Opening {
+    /// A TCP SYN.
+    Syn,
+    /// Another TCP segment.
+    Segment,
+    /// A datagram.
+    Datagram,
+}
+
+impl Opening {
+    #[inline(always)]
+    const fn of(opens: bool, udp: bool) -> Self {
+        match (opens, udp) {
+            (true, _) => Self::Syn,
+            (_, true) => Self::Datagram,
+            _ => Self::Segment,
+        }
+    }
+}
+
+/// Chooses on a slot whose flows may have entries: a [`Pick`], packed.
+///
+/// Never inlined: packets on other slots do not pay for the registers that this needs.
+#[inline(never)]
+fn tracked<T: Tables>(tables: &T, service: &ServiceEntry, key: &FlowKey, slot: u32, opening: Opening) -> u32 {
+    let slot = Slot(slot);
     let now = tables.now();
-    if memory.opens {
-        return opening(tables, service, slot, memory, &key, now);
-    }
-    if let Some(entry) = tables.flow(&key) {
-        if let Some(backend) = same(tables, service, &entry, BackendEntry::reachable) {
-            if now.wrapping_sub(entry.seen) > REFRESH_NS {
-                tables.touch_flow(&key, now);
-            }
-            return chosen(tables, backend, How::Flow, false);
-        }
-        let backend = current(tables, service, slot)?;
-        if slot.settled() && !memory.always {
-            tables.drop_flow(&key);
-        } else {
-            tables.set_flow(&key, &value(slot.current(), backend, now));
-        }
-        return chosen(tables, backend, How::Ring, false);
-    }
-    if let Some(entry) = tables.embryo(&key) {
-        tables.drop_embryo(&key);
-        if let Some(backend) = same(tables, service, &entry, BackendEntry::reachable) {
-            tables.set_flow(&key, &FlowValue { seen: now, ..entry });
-            return chosen(tables, backend, How::Embryonic, false);
-        }
-    }
-    let (index, backend, how) = match entry(tables, service, slot.previous()).filter(|b| b.reachable()) {
-        Some(backend) => (slot.previous(), backend, How::Previous),
-        None => (slot.current(), current(tables, service, slot)?, How::Ring),
+    let pick = match opening {
+        Opening::Syn => opens(tables, service, slot, key, now),
+        _ => continues(tables, service, slot, key, now, opening == Opening::Datagram),
     };
-    if !slot.settled() || memory.always {
-        tables.set_flow(&key, &value(index, backend, now));
-    }
-    // A datagram without an entry is the first that is seen of its flow; a segment's flow was counted by its SYN.
-    chosen(tables, backend, how, packet.protocol == crate::addr::UDP)
+    pick.pack()
 }
 
-/// Chooses for a TCP SYN on a tracked slot.
+/// Chooses for anything but a TCP SYN.
 #[inline(always)]
-fn opening<'a, T: Tables>(
-    tables: &'a T,
+fn continues<T: Tables>(
+    tables: &T,
     service: &ServiceEntry,
     slot: Slot,
-    memory: Memory,
     key: &FlowKey,
     now: u64,
-) -> Option<Choice<'a>> {
+    datagram: bool,
+) -> Pick {
+    let always = service.flags & TRACK_ALWAYS != 0;
+    if let Some(entry) = tables.flow(key) {
+        if same(tables, service, &entry, BackendEntry::reachable) {
+            if now.wrapping_sub(entry.seen) > REFRESH_NS {
+                tables.touch_flow(key, now);
+            }
+            return chosen(tables, entry.backend as u16, How::Flow, false);
+        }
+        let Some(backend) = current(tables, service, slot) else { return NOBODY };
+        if slot.settled() && !always {
+            tables.drop_flow(key);
+        } else {
+            tables.set_flow(key, &value(slot.current(), backend, now));
+        }
+        return chosen(tables, slot.current(), How::Ring, false);
+    }
+    if let Some(entry) = tables.embryo(key) {
+        tables.drop_embryo(key);
+        if same(tables, service, &entry, BackendEntry::reachable) {
+            tables.set_flow(key, &FlowValue { seen: now, ..entry });
+            return chosen(tables, entry.backend as u16, How::Embryonic, false);
+        }
+    }
+    let previous = entry(tables, service, slot.previous()).filter(|b| b.reachable());
+    let (index, backend, how) = match previous {
+        Some(backend) => (slot.previous(), backend, How::Previous),
+        None => {
+            let Some(backend) = current(tables, service, slot) else { return NOBODY };
+            (slot.current(), backend, How::Ring)
+        }
+    };
+    if !slot.settled() || always {
+        tables.set_flow(key, &value(index, backend, now));
+    }
+    // A datagram without an entry is the first that is seen of its flow; a segment's flow was counted by its SYN.
+    chosen(tables, index, how, datagram)
+}
+
+/// Chooses for a TCP SYN.
+#[inline(always)]
+fn opens<T: Tables>(tables: &T, service: &ServiceEntry, slot: Slot, key: &FlowKey, now: u64) -> Pick {
     let flow = tables.flow(key);
-    if let Some(backend) = flow.and_then(|e| same(tables, service, &e, BackendEntry::selectable)) {
-        return chosen(tables, backend, How::Flow, true);
+    if let Some(entry) = flow
+        && same(tables, service, &entry, BackendEntry::selectable)
+    {
+        return chosen(tables, entry.backend as u16, How::Flow, true);
     }
     let embryo = tables.embryo(key);
     if flow.is_none()
-        && let Some(backend) = embryo.and_then(|e| same(tables, service, &e, BackendEntry::selectable))
+        && let Some(entry) = embryo
+        && same(tables, service, &entry, BackendEntry::selectable)
     {
-        return chosen(tables, backend, How::Embryonic, true);
+        return chosen(tables, entry.backend as u16, How::Embryonic, true);
     }
     // The tuple begins anew: what an earlier connection left would lead its later packets astray.
     if flow.is_some() {
         tables.drop_flow(key);
     }
-    let backend = current(tables, service, slot)?;
-    if !slot.settled() || memory.always {
+    let Some(backend) = current(tables, service, slot) else { return NOBODY };
+    if !slot.settled() || service.flags & TRACK_ALWAYS != 0 {
         tables.set_embryo(key, &value(slot.current(), backend, now));
     } else if embryo.is_some() {
         tables.drop_embryo(key);
     }
-    chosen(tables, backend, How::Ring, true)
+    chosen(tables, slot.current(), How::Ring, true)
 }
 
+const NOBODY: Pick = Pick { index: NONE, new: false };
+
 #[inline(always)]
-fn chosen<'a, T: Tables>(
-    tables: &'a T,
-    backend: &'a BackendEntry,
-    how: How,
-    new: bool,
-) -> Option<Choice<'a>> {
+fn chosen<T: Tables>(tables: &T, index: u16, how: How, new: bool) -> Pick {
     tables.note(|report| report.how = how as u32);
-    Some(Choice { backend, new })
+    Pick { index, new }
 }
 
 #[inline(always)]
@@ -203,15 +251,16 @@ fn current<'a, T: Tables>(tables: &'a T, service: &ServiceEntry, slot: Slot) -> 
     entry(tables, service, slot.current()).filter(|b| b.reachable())
 }
 
-/// The backend of a table entry, if it is still the same one and `fit`.
+/// Whether a table entry's backend is still the same one and `fit`.
 #[inline(always)]
-fn same<'a, T: Tables>(
-    tables: &'a T,
+fn same<T: Tables>(
+    tables: &T,
     service: &ServiceEntry,
     value: &FlowValue,
     fit: impl Fn(&BackendEntry) -> bool,
-) -> Option<&'a BackendEntry> {
-    // An index beyond 16 bits cannot have been written by us; NONE is beyond every capacity.
-    let index = if value.backend < crate::slot::NONE as u32 { value.backend as u16 } else { return None };
-    entry(tables, service, index).filter(|b| b.generation == value.generation && fit(b))
+) -> bool {
+    // An index beyond 15 bits cannot have been written by us.
+    value.backend < NONE as u32
+        && entry(tables, service, value.backend as u16)
+            .is_some_and(|b| b.generation == value.generation && fit(b))
 }

@@ -85,7 +85,7 @@ fn lab(v6: bool, protocol: u8, flags: u32) -> Lab {
     for index in 0..SLOTS {
         tables.set_slot(&entry, index, Slot::settled_on((index % 2) as u16).0);
     }
-    tables.kernel.insert(client.into(), Ok(Hop { macs: CLIENT_MACS, ifindex: 1 }));
+    tables.kernel.insert(client.into(), Ok(Hop { macs: (&CLIENT_MACS).into(), ifindex: 1 }));
     Lab { tables, vip, client, backends, protocol }
 }
 
@@ -331,6 +331,10 @@ fn the_way_back_prefers_the_longest_route_and_falls_back_to_the_kernel() {
         key: Key { addr: ip("198.51.100.9").into(), tag: 1 },
         macs: [0x99; 12],
     });
+    lab.tables.put_neighbour(NeighbourEntry {
+        key: Key { addr: ip("198.51.100.1").into(), tag: 1 },
+        macs: [0; 12],
+    });
     let back = |to: &str| {
         let mut reply = build(TCP, (lab.backends[0], 8080), (ip(to), 5000), Kind::Data, b"");
         let verdict = pipeline::run(&mut reply[..], &lab.tables);
@@ -343,6 +347,7 @@ fn the_way_back_prefers_the_longest_route_and_falls_back_to_the_kernel() {
         (Reason::Returned, CLIENT_MAC[0]),
         "on the link, unknown: the kernel knows"
     );
+    assert_eq!(back("198.51.100.1").0, Reason::ToThisMachine, "an answer to a health check");
     assert_eq!(back("203.0.113.5").0, Reason::NoRoute, "not compiled: the kernel says no");
 }
 

@@ -2,6 +2,7 @@
 //!
 //! One file a command. Nothing of the product is here.
 
+mod bench;
 mod ci;
 mod demo;
 mod setup;
@@ -46,6 +47,15 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<OsString>,
     },
+    /// Build for release, and measure: nanoseconds a packet, and what the control plane takes
+    Bench {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// Passed to the bench, such as --case NAT
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
     /// What a change must pass: format, lints, documentation, tests, licences, tidiness
     Ci,
     /// Check that documents name what the code has, and that files stay short
@@ -61,6 +71,10 @@ fn main() -> ExitCode {
         Task::Setup { dry_run: false } => setup::run(&setup::Group::ALL),
         Task::Demo { arguments } => demo::run(&arguments),
         Task::Test { filter, arguments } => test::run(filter.as_deref(), &arguments),
+        Task::Bench { json, arguments } => {
+            let json = json.then(|| OsString::from("--json"));
+            bench::run(&json.into_iter().chain(arguments).collect::<Vec<_>>())
+        }
         Task::Ci => ci::run(),
         Task::Tidy => tidy::run(),
     };

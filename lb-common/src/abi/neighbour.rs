@@ -1,4 +1,5 @@
-//! `NEIGHBOURS`: MAC addresses of on-link clients, a copy of the kernel's neighbour table that costs no helper call.
+//! `NEIGHBOURS`: MAC addresses of on-link clients, a copy of the kernel's neighbour table that costs no helper call. This
+//! machine's own addresses stand there too, without MAC addresses: what is sent to them is the kernel's.
 
 use super::{Key, abi};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -9,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub struct NeighbourEntry {
     /// Address and interface. `key.tag` is written last.
     pub key: Key,
-    /// MAC of the neighbour, then MAC of the interface.
+    /// MAC of the neighbour, then MAC of the interface; all zero: this machine itself.
     pub macs: [u8; 12],
 }
 abi!(NeighbourEntry, 32);

@@ -95,8 +95,8 @@ impl Packet {
     /// Whether this opens a TCP connection.
     #[inline(always)]
     pub const fn opens(&self) -> bool {
-        self.protocol == crate::addr::TCP
-            && self.tcp_flags & (transport::SYN | transport::ACK) == transport::SYN
+        // UDP has no flags.
+        self.tcp_flags & (transport::SYN | transport::ACK) == transport::SYN
     }
 }
 
@@ -111,13 +111,39 @@ pub fn parse<F: Frame + ?Sized>(frame: &F) -> Parsed {
 }
 
 /// Reads a 16-bit field in network order as it lies in memory.
+///
+/// As a whole: bytes put together one by one may stay so in the kernel's code.
 #[inline(always)]
 pub(crate) const fn half<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
-    u16::from_ne_bytes([bytes[at], bytes[at + 1]])
+    match bytes.split_at(at).1.first_chunk() {
+        Some(field) => u16::from_ne_bytes(*field),
+        None => unreachable!(),
+    }
 }
 
 /// Reads a 32-bit field in network order as it lies in memory.
 #[inline(always)]
 pub(crate) const fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
-    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    match bytes.split_at(at).1.first_chunk() {
+        Some(field) => u32::from_ne_bytes(*field),
+        None => unreachable!(),
+    }
+}
+
+/// Writes a 16-bit field as it lies in memory.
+#[inline(always)]
+pub(crate) const fn put_half<const N: usize>(bytes: &mut [u8; N], at: usize, value: u16) {
+    match bytes.split_at_mut(at).1.first_chunk_mut() {
+        Some(field) => *field = value.to_ne_bytes(),
+        None => unreachable!(),
+    }
+}
+
+/// Writes a 32-bit field as it lies in memory.
+#[inline(always)]
+pub(crate) const fn put_word<const N: usize>(bytes: &mut [u8; N], at: usize, value: u32) {
+    match bytes.split_at_mut(at).1.first_chunk_mut() {
+        Some(field) => *field = value.to_ne_bytes(),
+        None => unreachable!(),
+    }
 }

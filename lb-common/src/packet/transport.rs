@@ -1,6 +1,6 @@
 //! TCP (RFC 9293) and UDP (RFC 768) headers.
 
-use super::{Frame, Packet, Parsed, half};
+use super::{Frame, Packet, Parsed, half, word};
 use crate::addr::{Addr, TCP, UDP};
 use crate::reason::Reason;
 
@@ -29,17 +29,25 @@ pub(super) fn tcp<F: Frame + ?Sized>(frame: &F, src: Addr, dst: Addr, offset: us
     if header < TCP_LEN || header > length as usize {
         return Parsed::Malformed(Reason::MalformedTransport);
     }
+    let [src_port, dst_port] = ports(tcp);
     Parsed::Flow(Packet {
         src,
         dst,
-        src_port: half(tcp, 0),
-        dst_port: half(tcp, 2),
+        src_port,
+        dst_port,
         protocol: TCP,
         tcp_flags: tcp[13],
         transport: offset,
         length,
         checksum: half(tcp, TCP_CHECKSUM),
     })
+}
+
+/// Source and destination port, from one word: the flow's hash wants them as one again.
+#[inline(always)]
+const fn ports<const N: usize>(header: &[u8; N]) -> [u16; 2] {
+    let [a, b, c, d] = word(header, 0).to_ne_bytes();
+    [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
 }
 
 /// Looks at a UDP datagram of at most `length` bytes at `offset`.
@@ -53,11 +61,12 @@ pub(super) fn udp<F: Frame + ?Sized>(frame: &F, src: Addr, dst: Addr, offset: us
     if (own as usize) < UDP_LEN || own > length {
         return Parsed::Malformed(Reason::MalformedTransport);
     }
+    let [src_port, dst_port] = ports(udp);
     Parsed::Flow(Packet {
         src,
         dst,
-        src_port: half(udp, 0),
-        dst_port: half(udp, 2),
+        src_port,
+        dst_port,
         protocol: UDP,
         tcp_flags: 0,
         transport: offset,

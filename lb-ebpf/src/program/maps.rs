@@ -251,6 +251,16 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     }
 }
 
+/// A MAC address of `bpf_fib_lookup`, which lies at an even offset. Volatile: on the stack the verifier takes no larger
+/// reads there, and LLVM would make them of smaller ones.
+#[inline(always)]
+fn pairs(mac: &[u8; 6]) -> [[u8; 2]; 3] {
+    let start = mac.as_ptr().cast::<u16>();
+    // SAFETY: three pairs of bytes lie there; the field's offset and the structure's alignment are even.
+    let pair = |n: usize| unsafe { start.add(n).read_volatile() }.to_ne_bytes();
+    [pair(0), pair(1), pair(2)]
+}
+
 /// Asks the kernel's routing and neighbour tables (`bpf_fib_lookup`, kernel 4.18).
 #[inline(always)]
 fn ask(ctx: *mut xdp_md, ingress: u32, src: &Addr, dst: &Addr, wake: bool) -> Result<Hop, Reason> {
@@ -271,9 +281,9 @@ fn ask(ctx: *mut xdp_md, ingress: u32, src: &Addr, dst: &Addr, wake: bool) -> Re
         unsafe { bpf_fib_lookup(ctx.cast(), (&raw mut ask).cast(), size_of::<FibLookup>() as i32, 0) };
     match answer {
         fib::SUCCESS => {
-            let (d, s) = (ask.dmac, ask.smac);
-            let macs = [d[0], d[1], d[2], d[3], d[4], d[5], s[0], s[1], s[2], s[3], s[4], s[5]];
-            Ok(Hop { macs, ifindex: ask.ifindex })
+            let ([a, b, c], [d, e, f]) = (pairs(&ask.dmac), pairs(&ask.smac));
+            let macs = [a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1], e[0], e[1], f[0], f[1]];
+            Ok(Hop { macs: (&macs).into(), ifindex: ask.ifindex })
         }
         fib::NOT_FWDED => Err(Reason::ToThisMachine),
         fib::FWD_DISABLED => Err(Reason::ForwardingOff),

@@ -9,11 +9,12 @@ use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use frame::XdpFrame;
 use lb_common::pipeline;
-use lb_common::reason::Fate;
+use lb_common::reason::{Fate, Reason};
 use maps::{EXPLAINS, LIVE, Maps};
 
 /// Balances. Attached to every interface that clients or backends are behind.
 #[xdp]
+#[inline(always)]
 fn lb_balance(ctx: XdpContext) -> u32 {
     decide::<LIVE>(&ctx)
 }
@@ -36,6 +37,10 @@ fn decide<const MODE: u32>(ctx: &XdpContext) -> u32 {
     let ingress = ctx.ingress_ifindex() as u32;
     let maps = Maps::<MODE>::new(ctx.ctx, ingress);
     let verdict = pipeline::run(&mut XdpFrame::new(ctx), &maps);
+    // Asked first, by one comparison: most packets are forwarded.
+    if matches!(verdict.reason, Reason::Forwarded | Reason::Returned) && verdict.egress == ingress {
+        return XDP_TX;
+    }
     match verdict.reason.fate() {
         Fate::Pass => XDP_PASS,
         Fate::Drop => {
@@ -46,7 +51,6 @@ fn decide<const MODE: u32>(ctx: &XdpContext) -> u32 {
             }
             XDP_DROP
         }
-        Fate::Forward if verdict.egress == ingress => XDP_TX,
         // `Tables::send` has told the kernel where to.
         Fate::Forward => XDP_REDIRECT,
     }

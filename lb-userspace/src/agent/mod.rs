@@ -8,7 +8,7 @@
 //!  clock ──► tick ────────┘
 //! ```
 //!
-//! There is one writer of kernel state, [`core::Core`]. Everything that happens ends in [`core::Core::converge`], which
+//! There is one writer of kernel state, `core::Core`. Everything that happens ends in `Core::converge`, which
 //! plans from what is wanted and what is there, and does nothing when nothing is to be done.
 
 pub mod apply;

@@ -1,5 +1,6 @@
 //! What an agent is told when it starts.
 
+use crate::dataplane::Sizes;
 use std::path::PathBuf;
 
 /// Options of an agent.
@@ -16,6 +17,8 @@ pub struct AgentOptions {
     /// Seed of rings and flow hashes: balancers with the same seed and services send every flow to the same backend.
     /// `None`: the one in the state, made when the agent first started.
     pub seed: Option<u32>,
+    /// Sizes of tables that do not exist yet; those that are pinned keep theirs.
+    pub sizes: Sizes,
     /// Tell of each packet that the program drops.
     pub log_drops: bool,
 }

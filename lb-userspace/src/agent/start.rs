@@ -55,7 +55,7 @@ impl Core {
 
         let opened = block_in_place(|| {
             let (pins, log_drops) = (options.pins.clone(), options.log_drops);
-            Dataplane::open(&Options { pins, sizes: Sizes::default(), log_drops })
+            Dataplane::open(&Options { pins, sizes: options.sizes, log_drops })
         })?;
         let Opened { dataplane, start, unknown, kept_sizes } = opened;
         messages.extend(unknown.iter().map(|path| {

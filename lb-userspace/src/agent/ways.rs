@@ -35,12 +35,17 @@ impl Ways {
     pub(crate) async fn refresh(&mut self, tables: &mut Tables) -> Result<(), net::Error> {
         self.routes(tables).await?;
         let neighbours = self.netlink.neighbours().await?;
-        let present: BTreeSet<Key> = neighbours.iter().filter_map(|n| self.entry(n)).map(|e| e.key).collect();
+        let own: Vec<NeighbourEntry> = self.netlink.addresses().await?.into_iter().map(own_entry).collect();
+        let others = neighbours.iter().filter_map(|n| self.entry(n));
+        let present: BTreeSet<Key> = others.chain(own.iter().copied()).map(|e| e.key).collect();
         let gone: Vec<Key> =
             tables.neighbours.iter().map(|e| e.key).filter(|k| !present.contains(k)).collect();
         block_in_place(|| {
             for key in gone {
                 tables.neighbours.remove(&key);
+            }
+            for entry in &own {
+                self.put(tables, entry);
             }
             for neighbour in &neighbours {
                 self.neighbour(tables, neighbour);
@@ -77,7 +82,17 @@ impl Ways {
         changes: &[Change],
         tables: &mut Tables,
     ) -> Result<(), net::Error> {
-        if changes.iter().any(|c| matches!(c, Change::Resync | Change::Link(_) | Change::LinkGone { .. })) {
+        let widely = |change: &Change| {
+            matches!(
+                change,
+                Change::Resync
+                    | Change::Link(_)
+                    | Change::LinkGone { .. }
+                    | Change::Address { .. }
+                    | Change::AddressGone { .. }
+            )
+        };
+        if changes.iter().any(widely) {
             return self.refresh(tables).await;
         }
         // A place that was in use is written again only after a grace period, which blocks for milliseconds.
@@ -105,7 +120,7 @@ impl Ways {
         let limit = limits::ROUTES_PER_FAMILY as usize;
         let compiled = spare_this_machine(
             self.netlink.compiled_routes(limit).await?,
-            &self.netlink.addresses().await?,
+            &self.netlink.addresses().await?.into_iter().map(|(_, address)| address).collect::<Vec<_>>(),
             limit,
         );
         self.interfaces = compiled.iter().map(|r| r.ifindex).filter(|ifindex| *ifindex != 0).collect();
@@ -121,19 +136,19 @@ impl Ways {
 
     fn neighbour(&mut self, tables: &mut Tables, neighbour: &Neighbour) {
         match self.entry(neighbour) {
-            Some(entry) => {
-                if tables.neighbours.put(&entry).is_err() {
-                    if self.overflow == 0 {
-                        tracing::warn!(
-                            "the table of on-link clients is full: the kernel is asked for the others"
-                        );
-                    }
-                    self.overflow += 1;
-                }
-            }
+            Some(entry) => self.put(tables, &entry),
             None => {
                 tables.neighbours.remove(&key(neighbour.ifindex, neighbour.address));
             }
+        }
+    }
+
+    fn put(&mut self, tables: &mut Tables, entry: &NeighbourEntry) {
+        if tables.neighbours.put(entry).is_err() {
+            if self.overflow == 0 {
+                tracing::warn!("the table of on-link clients is full: the kernel is asked for the others");
+            }
+            self.overflow += 1;
         }
     }
 
@@ -161,6 +176,11 @@ fn spare_this_machine(compiled: Vec<CompiledRoute>, own: &[IpAddr], limit: usize
     let (v6, v4): (Vec<_>, Vec<_>) =
         asks.into_iter().chain(compiled).partition(|r| r.prefix.addr().is_ipv6());
     [v4, v6].into_iter().flat_map(|family| if family.len() > limit { Vec::new() } else { family }).collect()
+}
+
+/// The entry of an address of this machine: it has no MAC addresses.
+fn own_entry((ifindex, address): (u32, IpAddr)) -> NeighbourEntry {
+    NeighbourEntry { key: key(ifindex, address), macs: [0; 12] }
 }
 
 fn key(ifindex: u32, address: IpAddr) -> Key {

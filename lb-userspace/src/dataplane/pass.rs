@@ -15,7 +15,7 @@ use super::pins::{self, Pins};
 /// # Errors
 /// See [`AttachError`]; the interface is then as it was.
 pub fn attach(pins: &Pins, ifindex: u32, name: &str) -> Result<bool, AttachError> {
-    let dir = pins.pass_links();
+    let dir = pins.pass_links()?;
     pins::make_dir(&dir)?;
     for link in pins::links(&dir)? {
         if link.info.ifindex == ifindex {
@@ -36,7 +36,7 @@ pub fn attach(pins: &Pins, ifindex: u32, name: &str) -> Result<bool, AttachError
 /// # Errors
 /// The kernel or the file system refuses.
 pub fn detach(pins: &Pins, ifindex: u32) -> Result<bool, AttachError> {
-    let links = pins::links(&pins.pass_links())?;
+    let links = pins::links(&pins.pass_links()?)?;
     let Some(link) = links.iter().find(|link| link.info.ifindex == ifindex) else { return Ok(false) };
     unlink(link)?;
     Ok(true)
@@ -48,7 +48,7 @@ pub fn detach(pins: &Pins, ifindex: u32) -> Result<bool, AttachError> {
 /// The pins cannot be read.
 pub fn attached(pins: &Pins) -> Result<Vec<(u32, String)>, AttachError> {
     let mut attached = Vec::new();
-    for link in pins::links(&pins.pass_links())? {
+    for link in pins::links(&pins.pass_links()?)? {
         if link.info.ifindex == 0 {
             pins::remove(&link.path)?;
         } else {

@@ -6,13 +6,14 @@
 //!     maps/<NAME>
 //!     programs/<build>/<name>  one directory a build, see object::build
 //!     links/<ifindex>@<name>   dots of the name as %2e: the file system takes none
-//! <pins>-pass/<ifindex>@<name> links of `lb pass`
+//! <pins>-pass/<namespace>/<ifindex>@<name>  links of `lb pass`: indexes repeat in every network namespace
 //! ```
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use lb_common::abi::{SCHEMA, names};
@@ -112,8 +113,16 @@ impl Pins {
         self.schema().join("links")
     }
 
+    /// Where links of `lb pass` on interfaces of this thread's network namespace are pinned: an index means another
+    /// interface in the next one.
+    pub(super) fn pass_links(&self) -> Result<PathBuf, PinsError> {
+        let namespace = Path::new("/proc/thread-self/ns/net");
+        let inode = fs::metadata(namespace).map_err(PinsError::io("look at", namespace))?.ino();
+        Ok(self.pass_root().join(inode.to_string()))
+    }
+
     /// Where links of `lb pass` are pinned: beside the balancer's, they do not belong to it.
-    pub(super) fn pass_links(&self) -> PathBuf {
+    pub(super) fn pass_root(&self) -> PathBuf {
         let mut name = self.root.file_name().map_or_else(|| OsString::from("lb"), ToOwned::to_owned);
         name.push("-pass");
         self.root.with_file_name(name)

@@ -50,6 +50,15 @@ pub struct BadSize {
     two_choice: bool,
 }
 
+/// No table of this name has a size that may be chosen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no table {0:?}; those with a size are: {known}", known = names_of_tables())]
+pub struct UnknownTable(String);
+
+fn names_of_tables() -> String {
+    Sizes::default().by_name().map(|(name, _)| name).join(", ")
+}
+
 impl Sizes {
     /// Map names and their sizes.
     pub fn by_name(&self) -> [(&'static str, u32); 9] {
@@ -64,6 +73,27 @@ impl Sizes {
             (names::COUNTERS, self.counters),
             (names::REASONS, self.reasons),
         ]
+    }
+
+    /// Sets the size of a table by the map's name.
+    ///
+    /// # Errors
+    /// There is no table of that name whose size may be chosen; the message lists those there are.
+    pub fn set(&mut self, table: &str, entries: u32) -> Result<(), UnknownTable> {
+        let size = match table {
+            names::SERVICES => &mut self.services,
+            names::RINGS => &mut self.ring_lines,
+            names::BACKENDS => &mut self.backends,
+            names::REVERSE => &mut self.reverse,
+            names::NEIGHBOURS => &mut self.neighbours,
+            names::FLOWS => &mut self.flows,
+            names::EMBRYONIC => &mut self.embryonic,
+            names::COUNTERS => &mut self.counters,
+            names::REASONS => &mut self.reasons,
+            _ => return Err(UnknownTable(table.to_owned())),
+        };
+        *size = entries;
+        Ok(())
     }
 
     /// Checks that tables of these sizes can be made.
@@ -89,6 +119,19 @@ mod tests {
     #[test]
     fn the_defaults_can_be_made() {
         assert_eq!(Sizes::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn every_table_is_set_by_its_name() {
+        let mut sizes = Sizes::default();
+        for (n, (table, _)) in Sizes::default().by_name().into_iter().enumerate() {
+            sizes.set(table, n as u32 + 7).unwrap();
+        }
+        for (n, (table, entries)) in sizes.by_name().into_iter().enumerate() {
+            assert_eq!(entries, n as u32 + 7, "{table}");
+        }
+        let error = sizes.set("ROUTES", 1).unwrap_err().to_string();
+        assert!(error.contains("SERVICES, RINGS, BACKENDS"), "{error}");
     }
 
     #[test]

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The clients and the servers are threads of this process in their namespaces; the agent and every change are the
-//! program itself, run as anybody would run it. [`story`] says what happens, [`ledger`] what it may cost, [`stage`] runs
-//! and shows it, [`leftovers`] sees to it that nothing stays.
+//! program itself, run as anybody would run it. `story` says what happens, `ledger` what it may cost, `stage` runs
+//! and shows it, `leftovers` sees to it that nothing stays.
 
 mod backend;
 mod client;

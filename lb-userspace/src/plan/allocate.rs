@@ -15,6 +15,8 @@ pub(super) struct Allocator<'a> {
     backends: Spans,
     /// Rows of `COUNTERS` in use; computed when the first one is asked for.
     rows: Option<BTreeSet<u32>>,
+    /// Rows below are in use: a plan takes rows, it never gives one back.
+    first_row: u32,
     generation: u32,
 }
 
@@ -53,6 +55,7 @@ impl<'a> Allocator<'a> {
             lines: Spans::default(),
             backends: Spans::default(),
             rows: None,
+            first_row: 0,
             generation: tables.settings.get().generation,
         };
         for entry in tables.services.iter() {
@@ -125,7 +128,7 @@ impl<'a> Allocator<'a> {
             used.map(|b| b.counters).collect()
         });
         let size = self.sizes.counters;
-        let row = (0..size).find(|row| !rows.contains(row)).ok_or_else(|| PlanError::Full {
+        let row = (self.first_row..size).find(|row| !rows.contains(row)).ok_or_else(|| PlanError::Full {
             what: "the table of counters",
             service: service.into(),
             used: rows.len() as u32,
@@ -134,6 +137,7 @@ impl<'a> Allocator<'a> {
             unit: "rows",
         })?;
         rows.insert(row);
+        self.first_row = row + 1;
         Ok(row)
     }
 

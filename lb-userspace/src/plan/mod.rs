@@ -19,7 +19,7 @@ use crate::dataplane::Sizes;
 use crate::dataplane::tables::Tables;
 use crate::model::{Desired, Health};
 use allocate::Allocator;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// Health of a backend: by service and address.
@@ -116,9 +116,10 @@ pub fn plan(
     let known = |name: &str| observed.ids.get(name).and_then(|id| installed.get(id)).copied();
 
     // Services that are gone make room first.
+    let kept: BTreeSet<u32> =
+        desired.services.keys().filter_map(|name| observed.ids.get(name)).copied().collect();
     for entry in installed.values() {
-        let kept = desired.services.keys().any(|name| observed.ids.get(name) == Some(&entry.id));
-        if !kept {
+        if !kept.contains(&entry.id) {
             let name = observed.ids.iter().find(|(_, id)| **id == entry.id).map(|(name, _)| name.clone());
             service::remove(&mut plan, name, entry, tables);
             allocator.release(entry);

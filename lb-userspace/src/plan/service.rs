@@ -6,7 +6,7 @@ use crate::dataplane::tables::Tables;
 use crate::model::{Admin, Backend, Health, Mode, OnDown, Protocol, Service, Tracking};
 use lb_common::abi::{BackendEntry, Key, ReverseEntry, ServiceEntry, backend, service};
 use lb_common::{hash, maglev, slot::Slot};
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
 
 /// Entries that a service gets at least: room to grow without moving.
@@ -77,18 +77,29 @@ fn found(tables: &Tables, key: &Key) -> Option<ReverseEntry> {
 struct Block {
     start: u32,
     entries: Vec<BackendEntry>,
+    /// Where the next one that is looked for may be: blocks are mostly in the order of addresses, as are questions.
+    next: Cell<usize>,
 }
 
 impl Block {
+    fn new(start: u32, entries: Vec<BackendEntry>) -> Self {
+        Self { start, entries, next: Cell::new(0) }
+    }
+
     fn read(tables: &Tables, start: u32, capacity: u32) -> Self {
-        Self { start, entries: (start..start + capacity).map(|n| entry_at(tables, n)).collect() }
+        Self::new(start, (start..start + capacity).map(|n| entry_at(tables, n)).collect())
     }
 
     /// The entry of a backend, if it is in use.
     fn find(&self, addr: &SocketAddr) -> Option<usize> {
-        self.entries
-            .iter()
-            .position(|e| e.generation != 0 && e.addr == addr.ip().into() && e.port == addr.port().to_be())
+        let (ip, port) = (addr.ip().into(), addr.port().to_be());
+        let is_it = |e: &BackendEntry| e.generation != 0 && e.addr == ip && e.port == port;
+        let next = Some(self.next.get()).filter(|next| self.entries.get(*next).is_some_and(is_it));
+        let found = next.or_else(|| self.entries.iter().position(is_it));
+        if let Some(index) = found {
+            self.next.set(index + 1);
+        }
+        found
     }
 }
 
@@ -105,7 +116,7 @@ pub(super) fn reconcile(
     let name = &wanted.name;
     let old = match &installed {
         Some(entry) => Block::read(tables, entry.backends, entry.capacity),
-        None => Block { start: 0, entries: Vec::new() },
+        None => Block::new(0, Vec::new()),
     };
     let target = target_block(plan, wanted, &old, observed, allocator)?;
     let moved = installed.is_some() && target.start != old.start;
@@ -195,7 +206,7 @@ fn target_block(
     let new = wanted.backends.keys().filter(|addr| old.find(addr).is_none()).count();
     // An index is free again only when nothing refers to it: a backend that leaves now keeps its index until then.
     let used = old.entries.iter().filter(|e| e.generation != 0).count();
-    let mut target = Block { start: old.start, entries: old.entries.clone() };
+    let mut target = Block::new(old.start, old.entries.clone());
     if used + new > old.entries.len() || old.entries.is_empty() {
         let capacity = ((used + new) as u32).next_power_of_two().max(LEAST_CAPACITY);
         target.start = allocator.backends(name, capacity)?;

@@ -183,6 +183,24 @@ fn pass_needs_no_agent() {
 }
 
 #[test]
+fn each_namespace_passes_for_itself() {
+    let rig = Rig::new();
+    let pins = rig.pins();
+    in_namespace(|| {
+        let index = veth();
+        assert!(pass::attach(&pins, index, "a0").unwrap());
+        in_namespace(|| {
+            assert_eq!(veth(), index, "indexes start anew in each namespace");
+            assert!(pass::attach(&pins, index, "a0").unwrap(), "another interface with the same index");
+            assert_eq!(programs(index).len(), 1);
+            assert!(pass::detach(&pins, index).unwrap());
+        });
+        assert_eq!(programs(index).len(), 1, "the first one is as it was");
+        assert_eq!(pass::attached(&pins).unwrap().len(), 1);
+    });
+}
+
+#[test]
 fn pins_of_another_namespace_are_not_mistaken_for_ours() {
     let rig = Rig::new();
     let dataplane = rig.opened();

@@ -56,12 +56,13 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         let pins = self.pins();
-        for dir in [pins.links(), pins.pass_links()] {
+        let pass = pins::list(&pins.pass_root()).unwrap_or_default();
+        for dir in pass.into_iter().chain([pins.links()]) {
             for link in pins::links(&dir).unwrap_or_default() {
                 let _ = sys::link_detach(std::os::fd::AsFd::as_fd(&link.fd));
             }
         }
-        let _ = fs::remove_dir_all(pins.pass_links());
+        let _ = fs::remove_dir_all(pins.pass_root());
         let _ = fs::remove_dir_all(&self.options.pins);
     }
 }

@@ -1,0 +1,115 @@
+//! Results: as a table for people, as JSON for programs.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use comfy_table::presets::ASCII_MARKDOWN;
+use comfy_table::{CellAlignment, Table};
+use serde::Serialize;
+
+/// Everything that was measured.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Report {
+    /// Where.
+    pub(crate) machine: String,
+    /// Floors by name, ns a packet: `return…` with the wrapper, the others net of it.
+    pub(crate) floors: BTreeMap<String, f64>,
+    /// Packets.
+    pub(crate) cases: Vec<Case>,
+    /// The control plane: values by name, the unit in the name.
+    pub(crate) control: BTreeMap<String, f64>,
+}
+
+/// What a packet costs in one case.
+#[derive(Debug, Serialize)]
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) flows: u32,
+    pub(crate) services: u32,
+    /// Median over the rounds, ns a packet.
+    pub(crate) ns: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+    /// The floor that is the unit.
+    pub(crate) floor: String,
+    /// `ns` in units.
+    pub(crate) ratio: f64,
+}
+
+/// The middle and the ends of some measurements.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    /// Of at least one value.
+    pub(crate) fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let median = (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0;
+        Self { median, min: values[0], max: values[values.len() - 1] }
+    }
+}
+
+impl Report {
+    /// For people.
+    pub(crate) fn table(&self) -> String {
+        let mut text = format!("{}\n", self.machine);
+        if !self.floors.is_empty() {
+            let mut floors = table(&["floor", "ns"]);
+            for (name, ns) in &self.floors {
+                floors.add_row([name.clone(), format!("{ns:.1}")]);
+            }
+            text += &format!("{}\n", aligned(floors));
+        }
+        if !self.cases.is_empty() {
+            let mut cases = table(&["case", "flows", "services", "ns", "min", "max", "units"]);
+            for case in &self.cases {
+                cases.add_row([
+                    case.name.clone(),
+                    case.flows.to_string(),
+                    case.services.to_string(),
+                    format!("{:.1}", case.ns),
+                    format!("{:.1}", case.min),
+                    format!("{:.1}", case.max),
+                    format!("{:.2}", case.ratio),
+                ]);
+            }
+            text += &format!("{}\n", aligned(cases));
+        }
+        if !self.control.is_empty() {
+            let mut control = table(&["control plane", "value"]);
+            for (name, value) in &self.control {
+                control.add_row([name.clone(), format!("{value:.2}")]);
+            }
+            text += &format!("{}\n", aligned(control));
+        }
+        text
+    }
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN).set_header(header.to_vec());
+    table
+}
+
+/// Numbers, in every column but the first, end at one line.
+fn aligned(mut table: Table) -> Table {
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// The processor and the kernel.
+pub(crate) fn machine() -> String {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = model.map_or("unknown processor", |(_, name)| name.trim());
+    let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{model}, {count} CPUs, Linux {}", kernel.trim())
+}
