@@ -6,6 +6,9 @@
 //! | tracked, TCP SYN | its backend takes new flows: keep (a retransmission); else current | current, remembered as embryonic if it is not `previous` |
 //! | tracked, anything else | its backend, if reachable and still the same; else current | embryonic: that backend, promoted; else `previous` if reachable, else current; remembered |
 //!
+//! A FIN or RST on a tracked slot marks the flow's entry closing, data or a new SYN unmarks it: see
+//! [`crate::abi::flow::CLOSING`]. Marked or not, it is used alike.
+//!
 //! "Remembered" happens only where the flow would otherwise break the invariant of [`crate::slot`]: on settled slots,
 //! nothing is ever inserted (unless the service asks for an entry for every flow).
 
@@ -78,8 +81,7 @@ pub fn select<'a, T: Tables>(tables: &'a T, service: &ServiceEntry, packet: &Pac
     if exceptions && service.flags & TRACK_NEVER == 0 {
         let key =
             FlowKey { client: packet.src, ports: [packet.src_port, packet.dst_port], service: service.id };
-        let udp = packet.protocol == crate::addr::UDP;
-        pick = Pick::unpack(tracked(tables, service, &key, slot.0, Opening::of(packet.opens(), udp)));
+        pick = Pick::unpack(tracked(tables, service, &key, slot.0, Stage::of(packet)));
     } else {
         tables.note(|report| report.how = How::Ring as u32);
     }
@@ -107,25 +109,45 @@ impl Pick {
     }
 }
 
-/// What a packet says about the age of its flow.
+/// What a packet says about where its flow is in its life.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-enum Opening {
+enum Stage {
     /// A TCP SYN.
     Syn,
     /// Another TCP segment.
     Segment,
+    /// A TCP segment with data: the flow lives, whatever came before.
+    Data,
+    /// A TCP FIN or RST.
+    Close,
     /// A datagram.
     Datagram,
 }
 
-impl Opening {
+impl Stage {
     #[inline(always)]
-    const fn of(opens: bool, udp: bool) -> Self {
-        match (opens, udp) {
-            (true, _) => Self::Syn,
-            (_, true) => Self::Datagram,
-            _ => Self::Segment,
+    const fn of(packet: &Packet) -> Self {
+        if packet.protocol == crate::addr::UDP {
+            Self::Datagram
+        } else if packet.opens() {
+            Self::Syn
+        } else if packet.closes() {
+            Self::Close
+        } else if packet.pushes() {
+            Self::Data
+        } else {
+            Self::Segment
+        }
+    }
+
+    /// Whether a flow is closing after this packet.
+    #[inline(always)]
+    const fn closing(self, before: bool) -> bool {
+        match self {
+            Self::Close => true,
+            Self::Segment => before,
+            _ => false,
         }
     }
 }
@@ -134,12 +156,12 @@ impl Opening {
 ///
 /// Never inlined: packets on other slots do not pay for the registers that this needs.
 #[inline(never)]
-fn tracked<T: Tables>(tables: &T, service: &ServiceEntry, key: &FlowKey, slot: u32, opening: Opening) -> u32 {
+fn tracked<T: Tables>(tables: &T, service: &ServiceEntry, key: &FlowKey, slot: u32, stage: Stage) -> u32 {
     let slot = Slot(slot);
     let now = tables.now();
-    let pick = match opening {
-        Opening::Syn => opens(tables, service, slot, key, now),
-        _ => continues(tables, service, slot, key, now, opening == Opening::Datagram),
+    let pick = match stage {
+        Stage::Syn => opens(tables, service, slot, key, now),
+        _ => continues(tables, service, slot, key, now, stage),
     };
     pick.pack()
 }
@@ -152,29 +174,32 @@ fn continues<T: Tables>(
     slot: Slot,
     key: &FlowKey,
     now: u64,
-    datagram: bool,
+    stage: Stage,
 ) -> Pick {
     let always = service.flags & TRACK_ALWAYS != 0;
     if let Some(entry) = tables.flow(key) {
         if same(tables, service, &entry, BackendEntry::reachable) {
-            if now.wrapping_sub(entry.seen) > REFRESH_NS {
+            let closing = stage.closing(entry.closing());
+            if closing != entry.closing() {
+                tables.set_flow(key, &FlowValue { seen: now, ..entry.with_closing(closing) });
+            } else if now.wrapping_sub(entry.seen) > REFRESH_NS {
                 tables.touch_flow(key, now);
             }
-            return chosen(tables, entry.backend as u16, How::Flow, false);
+            return chosen(tables, entry.index() as u16, How::Flow, false);
         }
         let Some(backend) = current(tables, service, slot) else { return NOBODY };
         if slot.settled() && !always {
             tables.drop_flow(key);
         } else {
-            tables.set_flow(key, &value(slot.current(), backend, now));
+            tables.set_flow(key, &value(slot.current(), backend, now).with_closing(stage.closing(false)));
         }
         return chosen(tables, slot.current(), How::Ring, false);
     }
     if let Some(entry) = tables.embryo(key) {
         tables.drop_embryo(key);
         if same(tables, service, &entry, BackendEntry::reachable) {
-            tables.set_flow(key, &FlowValue { seen: now, ..entry });
-            return chosen(tables, entry.backend as u16, How::Embryonic, false);
+            tables.set_flow(key, &FlowValue { seen: now, ..entry.with_closing(stage.closing(false)) });
+            return chosen(tables, entry.index() as u16, How::Embryonic, false);
         }
     }
     let previous = entry(tables, service, slot.previous()).filter(|b| b.reachable());
@@ -186,10 +211,10 @@ fn continues<T: Tables>(
         }
     };
     if !slot.settled() || always {
-        tables.set_flow(key, &value(index, backend, now));
+        tables.set_flow(key, &value(index, backend, now).with_closing(stage.closing(false)));
     }
     // A datagram without an entry is the first that is seen of its flow; a segment's flow was counted by its SYN.
-    chosen(tables, index, how, datagram)
+    chosen(tables, index, how, stage == Stage::Datagram)
 }
 
 /// Chooses for a TCP SYN.
@@ -199,14 +224,18 @@ fn opens<T: Tables>(tables: &T, service: &ServiceEntry, slot: Slot, key: &FlowKe
     if let Some(entry) = flow
         && same(tables, service, &entry, BackendEntry::selectable)
     {
-        return chosen(tables, entry.backend as u16, How::Flow, true);
+        // The tuple is used again: its entry must last as long as any.
+        if entry.closing() {
+            tables.set_flow(key, &FlowValue { made: now, seen: now, ..entry.with_closing(false) });
+        }
+        return chosen(tables, entry.index() as u16, How::Flow, true);
     }
     let embryo = tables.embryo(key);
     if flow.is_none()
         && let Some(entry) = embryo
         && same(tables, service, &entry, BackendEntry::selectable)
     {
-        return chosen(tables, entry.backend as u16, How::Embryonic, true);
+        return chosen(tables, entry.index() as u16, How::Embryonic, true);
     }
     // The tuple begins anew: what an earlier connection left would lead its later packets astray.
     if flow.is_some() {
@@ -260,7 +289,7 @@ fn same<T: Tables>(
     fit: impl Fn(&BackendEntry) -> bool,
 ) -> bool {
     // An index beyond 15 bits cannot have been written by us.
-    value.backend < NONE as u32
-        && entry(tables, service, value.backend as u16)
+    value.index() < NONE as u32
+        && entry(tables, service, value.index() as u16)
             .is_some_and(|b| b.generation == value.generation && fit(b))
 }

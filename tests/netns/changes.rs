@@ -94,6 +94,26 @@ fn a_drain_keeps_connections_and_ends_at_its_deadline() {
 }
 
 #[test]
+fn a_drain_ends_its_count_with_its_connections() {
+    if !root() {
+        return;
+    }
+    let (net, _servers) = serve(&[]);
+    let mut herd = Herd::open(&net.client, VIP, HELD);
+    net.lb.ok(&["backend", "drain", "web", "10.0.3.2:80"]);
+    herd.assert_whole();
+    let left = |service: &lb_userspace::api::types::ServiceView| {
+        service.backends.iter().find_map(|backend| backend.flows_left)
+    };
+    let held = herd.shares()["b0"] as u64;
+    net.lb.until("web", "the drain to count its flows", |service| left(service) == Some(held));
+    // Long before the idle timeout: their FINs were seen.
+    herd.close("b0");
+    net.lb.until("web", "the drain to see them close", |service| left(service) == Some(0));
+    herd.assert_whole();
+}
+
+#[test]
 fn changing_a_service_again_and_again_breaks_nothing() {
     if !root() {
         return;

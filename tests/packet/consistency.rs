@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use lb_common::abi::{FlowKey, FlowValue, flow};
 use lb_common::slot::Slot;
-use lb_tests::frame::Flow;
+use lb_tests::frame::{Flow, Kind};
 use lb_userspace::dataplane::flows::FlowTable;
 use lb_userspace::model::{Admin, Backend, Tracking};
 use lb_userspace::plan::NextHop;
@@ -171,6 +171,40 @@ fn tracking_may_be_always_or_never() {
         let datagram = from(&new, 6000);
         lab.flow("never: not even in a window", &datagram).expect(forwarded(&new, &out(&new, &datagram)));
     });
+}
+
+#[test]
+fn a_flow_that_its_client_closes_is_marked_and_stays() {
+    for (name, kind) in [("tcp4-nat", Kind::Fin), ("tcp6-nat", Kind::Rst)] {
+        in_lab(|lab| {
+            let Change { old, new } = open_window(lab, name);
+            let closing = |lab: &mut Lab<'_>, port| {
+                let key = FlowKey::from(lab.id(&old, port));
+                let entry = lab.kernel.table(FlowTable::Established).get(&key).expect("a table");
+                entry.expect("an entry").closing()
+            };
+            let (data, id) = (from(&old, 6000).data(), lab.id(&old, 6000));
+            let stays = lab.owner(&old);
+            lab.flow("an old flow", &data).expect(forwarded(&old, &out(&old, &data)).flow(id, Some(stays)));
+            assert!(!closing(lab, 6000));
+            let end = Flow { kind, ..data.clone() };
+            lab.flow("its end goes where it is", &end).expect(forwarded(&old, &out(&old, &end)));
+            assert!(closing(lab, 6000), "{kind:?}");
+            lab.flow("data goes on as if nothing had been", &data).expect(forwarded(&old, &out(&old, &data)));
+            assert!(!closing(lab, 6000), "it was not the client that closed");
+
+            let (syn, data, id) = (from(&new, 6001), from(&new, 6001).data(), lab.id(&new, 6001));
+            let end = Flow { kind, ..data.clone() };
+            let goes = lab.owner(&new);
+            lab.flow("a new flow", &syn)
+                .expect(forwarded(&new, &out(&new, &syn)).new_flow().embryo(id, Some(goes)));
+            lab.flow("that ends at once", &end)
+                .expect(forwarded(&new, &out(&new, &end)).embryo(id, None).flow(id, Some(goes)));
+            assert!(closing(lab, 6001));
+            lab.flow("its tuple is used again", &syn).expect(forwarded(&new, &out(&new, &syn)).new_flow());
+            assert!(!closing(lab, 6001));
+        });
+    }
 }
 
 #[test]

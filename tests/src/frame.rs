@@ -23,8 +23,12 @@ pub const FROM_CLIENT: Macs = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
 pub enum Kind {
     /// A TCP SYN; of UDP any datagram.
     Syn,
-    /// A TCP segment with ACK; of UDP any datagram.
+    /// A TCP segment with data; of UDP any datagram.
     Data,
+    /// A TCP segment with FIN.
+    Fin,
+    /// A TCP segment with RST.
+    Rst,
 }
 
 /// A packet of a flow, in words.
@@ -103,7 +107,12 @@ impl Flow {
             (UDP, _) => ip.udp(self.from.port(), self.to.port()).write(&mut frame, &self.payload),
             (_, kind) => {
                 let tcp = ip.tcp(self.from.port(), self.to.port(), 1000, 4096);
-                let tcp = if kind == Kind::Syn { tcp.syn() } else { tcp.ack(1) };
+                let tcp = match kind {
+                    Kind::Syn => tcp.syn(),
+                    Kind::Data => tcp.ack(1).psh(),
+                    Kind::Fin => tcp.ack(1).fin(),
+                    Kind::Rst => tcp.rst(),
+                };
                 tcp.write(&mut frame, &self.payload)
             }
         };

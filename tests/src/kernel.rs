@@ -194,7 +194,7 @@ pub type Owner = (u32, u32);
 
 /// The owner that stands in an entry.
 pub fn owner(value: &FlowValue) -> Owner {
-    (value.backend, value.generation)
+    (value.index(), value.generation)
 }
 
 fn entries(table: &mut Flows) -> BTreeMap<FlowId, Owner> {

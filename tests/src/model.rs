@@ -28,7 +28,7 @@ use std::time::Duration;
 /// A second, ns.
 pub const SECOND: u64 = 1_000_000_000;
 /// The service's idle timeout, s.
-pub const IDLE: u64 = 60;
+pub const IDLE: u64 = 90;
 /// Backends that histories know: 1 to this.
 pub const BACKENDS: u8 = 8;
 const NAME: &str = "web";

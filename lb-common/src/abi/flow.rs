@@ -21,7 +21,9 @@ abi!(FlowKey, 24);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FlowValue {
-    /// Index into the service's backends.
+    /// Index into the service's backends; bit 31 ([`CLOSING`]) is set when the client has sent a FIN or RST since it last
+    /// sent data. Such an entry is used as any other, but forgotten after [`CLOSING_NS`] of silence: a RST that anybody
+    /// may have sent takes away nothing at once.
     pub backend: u32,
     /// [`super::BackendEntry::generation`] when the entry was made; another one means the backend was replaced.
     pub generation: u32,
@@ -31,6 +33,32 @@ pub struct FlowValue {
     pub seen: u64,
 }
 abi!(FlowValue, 24);
+
+/// Bit of [`FlowValue::backend`]: the client is closing its connection.
+pub const CLOSING: u32 = 1 << 31;
+/// How long a closing flow may be silent, ns: what TCP waits in TIME-WAIT on Linux (`TCP_TIMEWAIT_LEN`).
+pub const CLOSING_NS: u64 = 60_000_000_000;
+
+impl FlowValue {
+    /// Index into the service's backends.
+    #[inline(always)]
+    pub const fn index(&self) -> u32 {
+        self.backend & !CLOSING
+    }
+
+    /// Whether the client is closing the connection.
+    #[inline(always)]
+    pub const fn closing(&self) -> bool {
+        self.backend & CLOSING != 0
+    }
+
+    /// The same flow, closing or not.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_closing(self, closing: bool) -> Self {
+        Self { backend: if closing { self.index() | CLOSING } else { self.index() }, ..self }
+    }
+}
 
 /// An entry's `seen` is refreshed when it is older than this, ns: a store per second and flow, not per packet.
 pub const REFRESH_NS: u64 = 1_000_000_000;

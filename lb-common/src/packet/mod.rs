@@ -98,6 +98,18 @@ impl Packet {
         // UDP has no flags.
         self.tcp_flags & (transport::SYN | transport::ACK) == transport::SYN
     }
+
+    /// Whether it says that its sender will send nothing more.
+    #[inline(always)]
+    pub const fn closes(&self) -> bool {
+        self.tcp_flags & (transport::FIN | transport::RST) != 0
+    }
+
+    /// Whether it surely carries data.
+    #[inline(always)]
+    pub const fn pushes(&self) -> bool {
+        self.tcp_flags & transport::PSH != 0
+    }
 }
 
 /// Looks at a frame.

@@ -15,6 +15,12 @@ pub const UDP_CHECKSUM: usize = 6;
 
 /// TCP's SYN flag.
 pub const SYN: u8 = 1 << 1;
+/// TCP's FIN flag.
+pub const FIN: u8 = 1;
+/// TCP's RST flag.
+pub const RST: u8 = 1 << 2;
+/// TCP's PSH flag: the end of what a sender wrote.
+pub const PSH: u8 = 1 << 3;
 /// TCP's ACK flag.
 pub const ACK: u8 = 1 << 4;
 

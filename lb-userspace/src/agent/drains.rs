@@ -26,8 +26,9 @@ pub(crate) fn ended(
             let Admin::Draining { until, remove: true } = backend.admin else { continue };
             let late = until.is_some_and(|until| now >= until);
             let empty = || {
-                entry.is_some_and(|e| windows.open(&e) == 0)
-                    && flows.on(&service.name, backend.address).entries == 0
+                // A client that closes its end may still be reading.
+                let left = flows.on(&service.name, backend.address);
+                entry.is_some_and(|e| windows.open(&e) == 0) && left.entries + left.closing == 0
             };
             if late || empty() {
                 changes.push(Change::RemoveBackend {

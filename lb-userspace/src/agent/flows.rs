@@ -15,8 +15,10 @@ pub(crate) struct FlowCounts {
 /// Flows of one backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Count {
-    /// Flows that have an entry.
+    /// Flows that have an entry and go on.
     pub(crate) entries: u64,
+    /// Flows that have an entry and whose client has begun to close them.
+    pub(crate) closing: u64,
 }
 
 impl FlowCounts {
@@ -34,10 +36,15 @@ impl FlowCounts {
         let mut counts: BTreeMap<(String, SocketAddr), Count> = BTreeMap::new();
         for (_, key, value) in entries {
             let Some((name, service)) = services.get(&key.service) else { continue };
-            let backend = tables.backends.get(service.backends.saturating_add(value.backend));
+            let backend = tables.backends.get(service.backends.saturating_add(value.index()));
             let Some(backend) = backend.filter(|b| b.generation == value.generation) else { continue };
             let address = SocketAddr::new(IpAddr::from(backend.addr), u16::from_be(backend.port));
-            counts.entry(((*name).clone(), address)).or_default().entries += 1;
+            let count = counts.entry(((*name).clone(), address)).or_default();
+            if value.closing() {
+                count.closing += 1;
+            } else {
+                count.entries += 1;
+            }
         }
         Self { counts }
     }

@@ -10,7 +10,7 @@
 use crate::dataplane::Tables;
 use crate::dataplane::tables::OutOfRange;
 use crate::plan::Step;
-use lb_common::abi::flow::REFRESH_NS;
+use lb_common::abi::flow::{CLOSING_NS, REFRESH_NS};
 use lb_common::abi::service::flags::TRACK_ALWAYS;
 use lb_common::abi::{FlowKey, FlowValue, ServiceEntry, ring};
 use lb_common::hash;
@@ -162,8 +162,10 @@ impl Windows {
     }
 }
 
-/// Whether a flow has been silent for longer than its service remembers. `seen` may lag behind by a refresh.
+/// Whether a flow has been silent for longer than its service remembers, or than one that is closing is worth. `seen` may
+/// lag behind by a refresh.
 pub fn expired(value: &FlowValue, timeout: Duration, now: u64) -> bool {
+    let timeout = if value.closing() { timeout.min(Duration::from_nanos(CLOSING_NS)) } else { timeout };
     u128::from(now.saturating_sub(value.seen)) > timeout.as_nanos() + u128::from(REFRESH_NS)
 }
 
@@ -175,8 +177,8 @@ pub fn slot_of(service: &ServiceEntry, key: &FlowKey) -> u32 {
 
 /// Whether a settled slot says the same as an entry, or the entry's backend is not the one it was made for.
 fn redundant(tables: &Tables, service: &ServiceEntry, index: u32, value: &FlowValue) -> bool {
-    let backend = (value.backend < u32::from(NONE).min(service.capacity))
-        .then(|| tables.backends.get(service.backends + value.backend))
+    let backend = (value.index() < u32::from(NONE).min(service.capacity))
+        .then(|| tables.backends.get(service.backends + value.index()))
         .flatten();
     if backend.is_none_or(|b| b.generation != value.generation) {
         return true;
@@ -188,7 +190,7 @@ fn redundant(tables: &Tables, service: &ServiceEntry, index: u32, value: &FlowVa
         .rings
         .slot(service.ring, index)
         .map(Slot)
-        .is_some_and(|slot| slot.settled() && u32::from(slot.current()) == value.backend)
+        .is_some_and(|slot| slot.settled() && u32::from(slot.current()) == value.index())
 }
 
 #[cfg(test)]
@@ -266,6 +268,19 @@ mod tests {
         assert!(windows.any_tracked());
         let gone = windows.sweep(&mut tables, [], &timeouts, 55 * SECOND).unwrap();
         assert_eq!((gone.len(), count(&tables, Slot::tracked), windows.any_tracked()), (0, 0, false));
+    }
+
+    #[test]
+    fn a_closing_flow_is_forgotten_after_a_minute_of_silence() {
+        let (mut tables, ..) = lab(Slot::new(1, true, 1));
+        let timeouts = Timeouts::from([(5, Duration::from_hours(1))]);
+        let mut windows = Windows::adopt(&tables, 0);
+        let mut closing = entry(Memory::Flows, 1000, 0, SECOND);
+        closing.2 = closing.2.with_closing(true);
+        let open = entry(Memory::Flows, 1001, 0, SECOND);
+        let mut sweep = |now| windows.sweep(&mut tables, [closing, open], &timeouts, now * SECOND).unwrap();
+        assert_eq!(sweep(62), []);
+        assert_eq!(sweep(63), [(Memory::Flows, closing.1)]);
     }
 
     #[test]

@@ -130,7 +130,7 @@ pub struct BackendView {
     /// The backend is removed when its drain ends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub remove_when_drained: bool,
-    /// Flows with an entry that a draining backend still has; absent: it does not drain.
+    /// Flows with an entry that a draining backend still has, without those that are closing; absent: it does not drain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flows_left: Option<u64>,
     /// What the checks say.

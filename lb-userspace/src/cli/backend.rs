@@ -181,9 +181,19 @@ pub(super) fn backends_table<'a>(
     wide: bool,
 ) -> Table {
     let mut headings = if named { vec!["SERVICE"] } else { vec![] };
-    headings.extend(["BACKEND", "WEIGHT>", "STATE", "SHARE", "FLOWS>", "PACKETS>", "BYTES>", "NEXT HOP"]);
+    headings.extend([
+        "BACKEND",
+        "WEIGHT>",
+        "STATE",
+        "EXPECTED>",
+        "SHARE",
+        "FLOWS>",
+        "PACKETS>",
+        "BYTES>",
+        "NEXT HOP",
+    ]);
     if wide {
-        headings.extend(["BACK-PACKETS>", "BACK-BYTES>", "EXPECTED>", "SINCE"]);
+        headings.extend(["BACK-PACKETS>", "BACK-BYTES>", "SINCE"]);
     }
     headings.push("REASON");
     let mut table = table(&headings);
@@ -213,6 +223,7 @@ fn backend_cells(backend: &BackendView, wide: bool) -> Vec<Cell> {
         Cell::new(&backend.address),
         Cell::new(backend.weight),
         state(word, how),
+        Cell::new(format!("{:.1}%", backend.expected_share * 100.0)),
         Cell::new(bar(backend.actual_share)),
         Cell::new(count(counters.flows)),
         Cell::new(count(counters.packets)),
@@ -223,7 +234,6 @@ fn backend_cells(backend: &BackendView, wide: bool) -> Vec<Cell> {
         row.extend([
             Cell::new(count(counters.back_packets)),
             Cell::new(size(counters.back_bytes)),
-            Cell::new(format!("{:.1}%", backend.expected_share * 100.0)),
             Cell::new(backend.since.map_or_else(String::new, |since| span(now().saturating_sub(since)))),
         ]);
     }

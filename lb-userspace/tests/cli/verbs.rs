@@ -142,9 +142,14 @@ fn tables_are_aligned_and_in_people_s_units() {
     let table = rows(&ran.out);
     assert_eq!(
         table[0],
-        ["BACKEND", "WEIGHT", "STATE", "SHARE", "FLOWS", "PACKETS", "BYTES", "NEXT", "HOP", "REASON"]
+        [
+            "BACKEND", "WEIGHT", "STATE", "EXPECTED", "SHARE", "FLOWS", "PACKETS", "BYTES", "NEXT", "HOP",
+            "REASON"
+        ]
     );
-    assert_eq!(table[1][..3], ["10.0.0.11:8443", "100", "unchecked"]);
+    assert_eq!(table[1][..4], ["10.0.0.11:8443", "100", "unchecked", "66.7%"]);
+    let shown = world.lb("service show web").out;
+    assert!(shown.contains(" EXPECTED ") && shown.contains(" 66.7% ███████░░░  66.7% "), "{shown}");
     assert!(ran.out.contains("███████░░░  66.7%") && ran.out.contains("3.0 MiB"), "{}", ran.out);
     assert!(ran.out.lines().all(|line| line == line.trim_end()), "{ran:?}");
     // Numbers end in the same column.

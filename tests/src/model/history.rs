@@ -3,12 +3,13 @@
 //! The judge remembers for each flow which backend it is on, and knows the few cases in which it may move:
 //!
 //! - its backend cannot be reached any more (down, removed, or its drain ended);
-//! - it was silent for longer than the service's idle timeout;
+//! - it was silent for longer than the service's idle timeout, or than a closing flow may be if a RST was forged;
 //! - its entry was evicted while it disagreed with `previous`, or while the window was open and the flow was then not
 //!   seen again before it closed (DESIGN, section 4).
 
 use super::{BACKENDS, IDLE, Machine, SECOND, World};
 use crate::frame::Kind;
+use lb_common::abi::flow::CLOSING_NS;
 use lb_userspace::model::{Admin, Health};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -21,6 +22,10 @@ pub enum Event {
     Open(u16),
     /// A flow sends a segment.
     Data(u16),
+    /// A flow sends its FIN, or a RST, and nothing more.
+    Close(u16, bool),
+    /// Somebody sends a RST in a flow's name; its server takes no notice.
+    Forged(u16),
     /// Seconds pass.
     Time(u64),
     /// A backend is added, or gets another weight.
@@ -49,6 +54,8 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         12 => flow().prop_map(Event::Open),
         30 => flow().prop_map(Event::Data),
+        4 => (flow(), any::<bool>()).prop_map(|(flow, reset)| Event::Close(flow, reset)),
+        2 => flow().prop_map(Event::Forged),
         6 => (1_u64..25).prop_map(Event::Time),
         1 => (IDLE..3 * IDLE).prop_map(Event::Time),
         3 => (backend(), 0_u32..4).prop_map(|(n, weight)| Event::Put(n, weight)),
@@ -69,11 +76,13 @@ struct Memory {
     seen: u64,
     /// Its backend was out of reach at some moment since, or its entry was evicted while it mattered: it may move once.
     may_move: bool,
+    /// A RST was forged since it last sent: it is remembered for a shorter time.
+    reset: bool,
 }
 
 impl Memory {
     fn dead(&self, now: u64) -> bool {
-        now - self.seen > IDLE * SECOND
+        now - self.seen > if self.reset { CLOSING_NS.min(IDLE * SECOND) } else { IDLE * SECOND }
     }
 }
 
@@ -86,7 +95,12 @@ pub fn play<M: Machine>(world: &mut World<M>, events: Vec<Event>) -> Result<(), 
     for event in events {
         match event {
             Event::Open(flow) => open(world, &mut flows, flow)?,
-            Event::Data(flow) => data(world, &mut flows, flow)?,
+            Event::Data(flow) => send(world, &mut flows, flow, Kind::Data)?,
+            Event::Close(flow, reset) => {
+                send(world, &mut flows, flow, if reset { Kind::Rst } else { Kind::Fin })?;
+                flows.remove(&flow);
+            }
+            Event::Forged(flow) => forged(world, &mut flows, flow)?,
             Event::Time(seconds) => world.pass_time(seconds),
             Event::Put(n, weight) => world.put(n, weight),
             Event::Remove(n) => world.remove(n),
@@ -134,19 +148,35 @@ fn open<M: Machine>(
     flows.remove(&flow);
     if let Some((backend, generation)) = world.send(flow, Kind::Syn) {
         prop_assert!(world.selectable(generation), "a new flow went to {backend}, which takes none");
-        flows.insert(flow, Memory { backend, generation, seen: now, may_move: false });
+        flows.insert(flow, Memory { backend, generation, seen: now, may_move: false, reset: false });
     }
     Ok(())
 }
 
-fn data<M: Machine>(
+/// A RST that the flow has not sent: it must not lead the flow astray.
+fn forged<M: Machine>(
     world: &mut World<M>,
     flows: &mut BTreeMap<u16, Memory>,
     flow: u16,
 ) -> Result<(), TestCaseError> {
+    let Some(before) = flows.get(&flow).copied() else { return Ok(()) };
+    send(world, flows, flow, Kind::Rst)?;
+    // The balancer counts from the forged packet, the judge from the last true one.
+    if let Some(memory) = flows.get_mut(&flow) {
+        *memory = Memory { seen: before.seen, reset: true, ..*memory };
+    }
+    Ok(())
+}
+
+fn send<M: Machine>(
+    world: &mut World<M>,
+    flows: &mut BTreeMap<u16, Memory>,
+    flow: u16,
+    kind: Kind,
+) -> Result<(), TestCaseError> {
     let Some(memory) = flows.get(&flow).copied() else { return Ok(()) };
     let now = world.machine.now();
-    let sent = world.send(flow, Kind::Data);
+    let sent = world.send(flow, kind);
     let may_move = memory.may_move || memory.dead(world.machine.now());
     let Some((backend, generation)) = sent else {
         prop_assert!(may_move, "a live flow on {} got nobody", memory.backend);
@@ -159,6 +189,6 @@ fn data<M: Machine>(
         memory.backend,
         world.slot(flow)
     );
-    flows.insert(flow, Memory { backend, generation, seen: now, may_move: false });
+    flows.insert(flow, Memory { backend, generation, seen: now, may_move: false, reset: false });
     Ok(())
 }
