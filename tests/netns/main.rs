@@ -3,6 +3,8 @@
 
 mod announce;
 mod changes;
+mod churn;
 mod neighbours;
+mod pair;
 mod traffic;
 mod transfer;

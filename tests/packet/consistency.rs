@@ -2,25 +2,24 @@
 
 use std::net::SocketAddr;
 
-use lb_common::abi::{FlowKey, FlowValue, flow, names};
+use lb_common::abi::{FlowKey, FlowValue, flow};
 use lb_common::slot::Slot;
-use lb_tests::frame::{Flow, put};
-use lb_tests::kernel::{Moved, SIZES};
+use lb_tests::frame::Flow;
 use lb_userspace::dataplane::flows::FlowTable;
 use lb_userspace::model::{Admin, Backend, Tracking};
 use lb_userspace::plan::NextHop;
 
-use crate::case::{TX, forwarded};
+use crate::case::forwarded;
 use crate::lab::{LOOPBACK, Lab, Served, address, hop, in_lab, served};
 
 /// A service in the middle of a change: its old backend drains, another one takes what is new.
-struct Change {
-    old: Served,
-    new: Served,
+pub(crate) struct Change {
+    pub(crate) old: Served,
+    pub(crate) new: Served,
 }
 
 /// Opens a window on every slot of a service.
-fn open_window(lab: &mut Lab<'_>, name: &str) -> Change {
+pub(crate) fn open_window(lab: &mut Lab<'_>, name: &str) -> Change {
     let old = served(name);
     let v4 = old.vip.is_ipv4();
     let backend = SocketAddr::new(address(if v4 { "10.0.0.3" } else { "fd00::3" }), 8080);
@@ -41,11 +40,11 @@ fn open_window(lab: &mut Lab<'_>, name: &str) -> Change {
 }
 
 /// A packet from another port of the service's client.
-fn from(served: &Served, port: u16) -> Flow {
+pub(crate) fn from(served: &Served, port: u16) -> Flow {
     Flow { from: SocketAddr::new(served.client.ip(), port), ..served.request() }
 }
 
-fn out(served: &Served, flow: &Flow) -> Vec<u8> {
+pub(crate) fn out(served: &Served, flow: &Flow) -> Vec<u8> {
     served.request_out(flow).build()
 }
 
@@ -187,49 +186,5 @@ fn a_used_entry_is_seen() {
         let entry = lab.kernel.table(FlowTable::Established).get(&key).expect("a table").expect("an entry");
         assert_eq!((entry.backend, entry.generation, entry.made), (stays.0, stays.1, 5));
         assert!(entry.seen > flow::REFRESH_NS, "seen {} ns after the boot", entry.seen);
-    });
-}
-
-/// Sends SYNs of so many different flows and gives what moved.
-fn flood(lab: &mut Lab<'_>, served: &Served, count: u32) -> Moved {
-    let before = lab.kernel.snapshot();
-    let mut frame = served.request().carrying([]).build();
-    let runner = lab.kernel.runner();
-    for n in 0..count {
-        // Another client and another port: addresses and sequence of a wrong checksum are nobody's matter here.
-        put(&mut frame, 28, (n >> 8) as u16);
-        put(&mut frame, 34, 1024 + (n & 0xff) as u16);
-        let ran = runner.run(names::BALANCE, &frame, LOOPBACK, 1).expect("the kernel runs it");
-        assert_eq!(ran.action, TX, "SYN {n}");
-    }
-    lab.kernel.snapshot().since(&before)
-}
-
-#[test]
-fn a_steady_balancer_remembers_nothing() {
-    in_lab(|lab| {
-        const COUNT: u32 = 100_000;
-        let served = served("tcp4-nat");
-        let moved = flood(lab, &served, COUNT);
-        assert_eq!((moved.flows.len(), moved.embryos.len()), (0, 0));
-        let row = lab.kernel.backend(served.name, served.backend.ip()).1.counters;
-        assert_eq!(moved.counters.keys().collect::<Vec<_>>(), [&row]);
-        assert_eq!((moved.counters[&row].packets, moved.counters[&row].flows), (COUNT.into(), COUNT.into()));
-        assert_eq!(moved.reasons.values().collect::<Vec<_>>(), [&u64::from(COUNT)]);
-    });
-}
-
-#[test]
-fn a_flood_of_syns_in_a_window_never_touches_established_flows() {
-    in_lab(|lab| {
-        let Change { old, new } = open_window(lab, "tcp4-nat");
-        let (stays, id) = (lab.owner(&old), lab.id(&old, 6000));
-        let data = from(&old, 6000).data();
-        lab.flow("an old flow", &data).expect(forwarded(&old, &out(&old, &data)).flow(id, Some(stays)));
-        let moved = flood(lab, &new, 2 * SIZES.embryonic);
-        assert_eq!(moved.flows.len(), 0);
-        let embryos = moved.embryos.len();
-        assert!(embryos > 0 && embryos <= SIZES.embryonic as usize, "{embryos} embryos");
-        lab.flow("it is still remembered", &data).expect(forwarded(&old, &out(&old, &data)));
     });
 }

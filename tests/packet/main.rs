@@ -10,6 +10,8 @@ mod broken;
 mod checksums;
 mod consistency;
 mod differential;
+mod flood;
+mod model;
 mod nat;
 mod not_ours;
 mod nowhere;

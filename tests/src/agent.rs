@@ -133,9 +133,18 @@ impl Balancer {
     ///
     /// It does not come up.
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// As [`Self::start`], with more arguments.
+    ///
+    /// # Panics
+    ///
+    /// It does not come up.
+    pub fn start_with(&mut self, arguments: &[&str]) {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = self.agent_command();
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.agent = Some(command.spawn().unwrap());
         let agent = self.agent.as_mut().unwrap();
         let socket = self.directory.path().join("lb.sock");

@@ -17,6 +17,8 @@ use lb_userspace::dataplane::{Dataplane, Options, Sizes, Tables};
 use lb_userspace::model::Desired;
 use lb_userspace::plan::{HealthMap, NextHop, Observed, Plan, RingCache, plan};
 
+use crate::bpf::Program;
+
 /// Small tables: opening them is fast, and reading all of them too.
 pub const SIZES: Sizes = Sizes {
     services: 64,
@@ -102,6 +104,17 @@ impl Kernel {
     /// When the pins are gone.
     pub fn runner(&self) -> Explainer<'_> {
         Explainer::open(self.dataplane.pins(), self.dataplane.maps()).expect("the answer is pinned")
+    }
+
+    /// A loaded program, to run it often.
+    ///
+    /// # Panics
+    /// When it is not pinned.
+    pub fn program(&self, name: &str) -> Program {
+        let maps = self.dataplane.pins().map("");
+        let builds = maps.parent().expect("maps lie beside programs").join("programs");
+        let build = fs::read_dir(&builds).expect("programs are pinned").next().expect("one build is loaded");
+        Program::open(&build.expect("a directory").path().join(name)).expect("the program is pinned")
     }
 
     /// A service, as it stands in the table.

@@ -4,13 +4,17 @@
 
 pub mod agent;
 pub mod bpf;
+pub mod crowd;
 pub mod flows;
 pub mod frame;
 pub mod kernel;
 pub mod lan;
+pub mod model;
 pub mod nginx;
 pub mod oracle;
 pub mod programs;
 pub mod require;
+pub mod rings;
 pub mod routed;
+pub mod segment;
 pub mod topo;

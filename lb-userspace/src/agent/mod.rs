@@ -20,15 +20,13 @@ mod explain;
 mod flows;
 mod hops;
 mod interfaces;
-#[cfg(test)]
-mod model_tests;
 pub mod options;
 mod remember;
 mod start;
 mod views;
 mod vips;
 mod ways;
-mod windows;
+pub mod windows;
 
 pub use options::AgentOptions;
 

@@ -79,9 +79,10 @@ impl Core {
                 }
             });
         }
+        // Read in this order: an entry that is promoted meanwhile is seen in one of both, or in both, never in none.
         let entries = [
-            (Memory::Flows, Flows::open(dataplane.maps(), FlowTable::Established)?),
             (Memory::Embryonic, Flows::open(dataplane.maps(), FlowTable::Embryonic)?),
+            (Memory::Flows, Flows::open(dataplane.maps(), FlowTable::Established)?),
         ];
 
         // Subscribed first, read afterwards: nothing falls between the two.

@@ -10,6 +10,7 @@
 use crate::dataplane::Tables;
 use crate::dataplane::tables::OutOfRange;
 use crate::plan::Step;
+use lb_common::abi::flow::REFRESH_NS;
 use lb_common::abi::service::flags::TRACK_ALWAYS;
 use lb_common::abi::{FlowKey, FlowValue, ServiceEntry, ring};
 use lb_common::hash;
@@ -22,18 +23,18 @@ type Place = (u32, u32);
 
 /// What is open and what is tracked.
 #[derive(Debug, Default)]
-pub(crate) struct Windows {
+pub struct Windows {
     /// When each window opened, ns of the monotonic clock.
     open: BTreeMap<Place, u64>,
     tracked: BTreeSet<Place>,
 }
 
 /// Idle timeouts by service id.
-pub(crate) type Timeouts = BTreeMap<u32, Duration>;
+pub type Timeouts = BTreeMap<u32, Duration>;
 
 /// The table that an entry lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Memory {
+pub enum Memory {
     /// `FLOWS`.
     Flows,
     /// `EMBRYONIC`.
@@ -41,11 +42,11 @@ pub(crate) enum Memory {
 }
 
 /// An entry and where it lies.
-pub(crate) type Remembered = (Memory, FlowKey, FlowValue);
+pub type Remembered = (Memory, FlowKey, FlowValue);
 
 impl Windows {
     /// The windows that the tables show, all opening `now`.
-    pub(crate) fn adopt(tables: &Tables, now: u64) -> Self {
+    pub fn adopt(tables: &Tables, now: u64) -> Self {
         let mut windows = Self::default();
         for service in tables.services.iter() {
             for (index, word) in (0..).zip(tables.rings.read(service.ring, service.slots)) {
@@ -56,7 +57,7 @@ impl Windows {
     }
 
     /// Takes notice of steps that were carried out.
-    pub(crate) fn applied(&mut self, steps: &[Step], now: u64) {
+    pub fn applied(&mut self, steps: &[Step], now: u64) {
         for step in steps {
             if let Step::Slots { ring, words, .. } = step {
                 for (index, word) in words {
@@ -80,22 +81,20 @@ impl Windows {
     }
 
     /// Whether a sweep has anything to look at.
-    pub(crate) fn any_tracked(&self) -> bool {
+    pub fn any_tracked(&self) -> bool {
         !self.tracked.is_empty()
     }
 
     /// How many windows of a service are open.
-    pub(crate) fn open(&self, service: &ServiceEntry) -> usize {
+    pub fn open(&self, service: &ServiceEntry) -> usize {
         self.open.range((service.ring, 0)..(service.ring + ring::lines(service.slots).max(1), 0)).count()
     }
 
     /// Closes the windows that have been open for their service's idle timeout, and tells how many.
-    pub(crate) fn close(
-        &mut self,
-        tables: &mut Tables,
-        timeouts: &Timeouts,
-        now: u64,
-    ) -> Result<usize, OutOfRange> {
+    ///
+    /// # Errors
+    /// A ring is not where its service says.
+    pub fn close(&mut self, tables: &mut Tables, timeouts: &Timeouts, now: u64) -> Result<usize, OutOfRange> {
         let rings: BTreeMap<u32, Duration> = tables
             .services
             .iter()
@@ -122,8 +121,12 @@ impl Windows {
     }
 
     /// Looks at every entry: which may go, and which slots need no tracking any more. The caller removes the entries
-    /// that are returned; slots are untracked here.
-    pub(crate) fn sweep(
+    /// that are returned; slots are untracked here. They must have been read from `EMBRYONIC` first: an entry that moves
+    /// to `FLOWS` meanwhile is then seen there or here.
+    ///
+    /// # Errors
+    /// A ring is not where its service says.
+    pub fn sweep(
         &mut self,
         tables: &mut Tables,
         entries: impl IntoIterator<Item = Remembered>,
@@ -159,13 +162,13 @@ impl Windows {
     }
 }
 
-/// Whether a flow has been silent for longer than its service remembers.
-pub(crate) fn expired(value: &FlowValue, timeout: Duration, now: u64) -> bool {
-    u128::from(now.saturating_sub(value.seen)) > timeout.as_nanos()
+/// Whether a flow has been silent for longer than its service remembers. `seen` may lag behind by a refresh.
+pub fn expired(value: &FlowValue, timeout: Duration, now: u64) -> bool {
+    u128::from(now.saturating_sub(value.seen)) > timeout.as_nanos() + u128::from(REFRESH_NS)
 }
 
 /// The slot that a flow falls on.
-pub(crate) fn slot_of(service: &ServiceEntry, key: &FlowKey) -> u32 {
+pub fn slot_of(service: &ServiceEntry, key: &FlowKey) -> u32 {
     let [[a, b], [c, d]] = key.ports.map(u16::to_ne_bytes);
     hash::slot(hash::flow(&key.client, u32::from_ne_bytes([a, b, c, d]), service.seed), service.slots)
 }
