@@ -8,6 +8,7 @@ pub mod flows;
 pub mod frame;
 pub mod kernel;
 pub mod lan;
+pub mod measured;
 pub mod nginx;
 pub mod oracle;
 pub mod programs;
