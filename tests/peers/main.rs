@@ -4,8 +4,6 @@
 //! happens on the machine meets all of them. Client, backends and balancer share the processors of one machine: what a
 //! balancer costs is the processor time of the whole machine a request, less that of plain forwarding. Needs root.
 
-#![allow(clippy::cast_precision_loss, reason = "counts of some seconds are far below 2^52")]
-
 mod cpu;
 mod load;
 mod network;
@@ -48,6 +46,9 @@ struct Arguments {
     seconds: u64,
 }
 
+/// How long the machine is watched before and after.
+const QUIET: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     match measure(&Arguments::parse()) {
         Ok(text) => {
@@ -66,6 +67,7 @@ fn measure(arguments: &Arguments) -> Result<String> {
     lab::cleanup(&format!("{PREFIX}-"))?;
     ways::remove_pins()?;
     let interrupted = interrupted()?;
+    let busy_before = busy_with_others()?;
     let home = tempfile::tempdir()?;
     let network = Network::build()?;
     let _servers = Servers::start(&network, home.path())?;
@@ -93,12 +95,20 @@ fn measure(arguments: &Arguments) -> Result<String> {
     }
     eprintln!();
     let report = Report {
+        busy_with_others: busy_before.max(busy_with_others()?),
         machine: measured::machine(),
         rounds: arguments.rounds,
         seconds: arguments.seconds,
         cells: report::cells(&samples),
     };
     Ok(if arguments.json { serde_json::to_string_pretty(&report)? } else { report.tables() })
+}
+
+/// How many processors the machine keeps busy when nothing of this bench does anything.
+fn busy_with_others() -> Result<f64> {
+    let before = cpu::Reading::take(None)?;
+    std::thread::sleep(QUIET);
+    Ok(cpu::Reading::take(None)?.since(before).machine.as_secs_f64() / QUIET.as_secs_f64())
 }
 
 /// Becomes true at Ctrl-C or a request to end, which from now on end nothing by themselves.

@@ -17,6 +17,8 @@ pub(crate) struct Report {
     pub(crate) rounds: u32,
     /// Seconds of each.
     pub(crate) seconds: u64,
+    /// Processors that were busy with something else before or after: values of a busy machine say little.
+    pub(crate) busy_with_others: f64,
     /// Medians.
     pub(crate) cells: Vec<Cell>,
 }
