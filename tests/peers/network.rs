@@ -67,6 +67,12 @@ impl Network {
         client.route("default", "192.0.2.1")?;
         switch.bridge("br0")?;
         switch.up("br0")?;
+        // A switch has no firewall: where the kernel can pass bridged frames to one, it does so by default.
+        for key in ["net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-arptables"] {
+            if switch.read_sysctl(key).is_ok() {
+                switch.sysctl(key, "0")?;
+            }
+        }
         veth(balancer, back, switch, "lb")?;
         switch.bridge_port("br0", "lb")?;
         balancer.address(back, "10.11.0.1/24")?;
