@@ -1,10 +1,9 @@
 //! Results: as a table for people, as JSON for programs.
 
 use std::collections::BTreeMap;
-use std::fs;
 
-use comfy_table::presets::ASCII_MARKDOWN;
-use comfy_table::{CellAlignment, Table};
+pub(crate) use lb_tests::measured::{Spread, machine};
+use lb_tests::measured::{aligned, table};
 use serde::Serialize;
 
 /// Everything that was measured.
@@ -34,23 +33,6 @@ pub(crate) struct Case {
     pub(crate) floor: String,
     /// `ns` in units.
     pub(crate) ratio: f64,
-}
-
-/// The middle and the ends of some measurements.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
-}
-
-impl Spread {
-    /// Of at least one value.
-    pub(crate) fn of(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        let median = (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0;
-        Self { median, min: values[0], max: values[values.len() - 1] }
-    }
 }
 
 impl Report {
@@ -88,28 +70,4 @@ impl Report {
         }
         text
     }
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(ASCII_MARKDOWN).set_header(header.to_vec());
-    table
-}
-
-/// Numbers, in every column but the first, end at one line.
-fn aligned(mut table: Table) -> Table {
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
-/// The processor and the kernel.
-pub(crate) fn machine() -> String {
-    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    let model = model.map_or("unknown processor", |(_, name)| name.trim());
-    let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{model}, {count} CPUs, Linux {}", kernel.trim())
 }

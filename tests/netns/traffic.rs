@@ -1,6 +1,6 @@
 //! Bulk traffic, datagrams, the generic mode, and shares by weight.
 
-use lb_tests::agent::Ran;
+use lb_tests::agent::{Balancer, Ran};
 use lb_tests::flows;
 use lb_tests::lan::{Lan, Return};
 use lb_tests::nginx::{Nginx, until_served};
@@ -8,6 +8,8 @@ use lb_tests::programs::{Echo, Iperf, ask, curl, iperf, noise};
 use lb_tests::require::root;
 use lb_tests::routed::Routed;
 use lb_tests::topo::Family;
+use lb_userspace::lab::Namespace;
+use std::sync::Arc;
 
 /// Bytes that iperf3 moves: thousands of segments.
 const BULK: u64 = 24 << 20;
@@ -36,6 +38,37 @@ fn iperf3_moves_bulk_both_ways() {
     net.assert_clean(&[]);
 }
 
+/// Asks a UDP service with datagrams of many lengths, each from a socket of its own: the answers are right, and every
+/// backend was asked.
+#[track_caller]
+fn datagrams(
+    lb: &Balancer,
+    client: &Namespace,
+    vip: &str,
+    backends: [&str; 2],
+    mode: &str,
+    servers: &[Echo],
+) {
+    let (name, listen) = (if vip.starts_with('[') { "dns6" } else { "dns4" }, format!("udp://{vip}"));
+    let [one, two] = backends;
+    lb.ok(&["service", "add", name, &listen, "--mode", mode, "--backend", one, "--backend", two]);
+    lb.until_ready(name);
+    for length in (0..64).chain([1200, 1201, 1400]) {
+        let question = noise(length);
+        let answer = ask(client, vip, &question);
+        let (server, echoed) = answer.split_at(2);
+        assert!(servers.iter().any(|known| known.name.as_bytes() == server), "{answer:?}");
+        assert!(echoed == question, "{length} bytes came back as others");
+    }
+    let asked: Vec<u64> = servers.iter().map(Echo::asked).collect();
+    assert!(asked.iter().all(|count| *count > 0), "one backend was never asked: {asked:?}");
+}
+
+/// An echo on each backend.
+fn echoes(backends: &[Arc<Namespace>; 2], on: impl Fn(usize) -> String) -> [Echo; 2] {
+    [0, 1].map(|number| Echo::serve(&backends[number], ["b0", "b1"][number], &on(number)))
+}
+
 #[test]
 fn datagrams_find_one_backend_a_flow_and_come_back() {
     if !root() {
@@ -43,27 +76,28 @@ fn datagrams_find_one_backend_a_flow_and_come_back() {
     }
     let net = Routed::attached("native");
     for family in Family::BOTH {
-        let servers: Vec<Echo> = [("b0", 0), ("b1", 1)]
-            .into_iter()
-            .map(|(name, number)| {
-                Echo::serve(&net.backends[number], name, &family.socket(Routed::backend(family, number), 53))
-            })
-            .collect();
-        let (name, vip) = (family.pick("dns4", "dns6"), family.socket(Routed::vip(family), 53));
-        let listen = format!("udp://{vip}");
-        let [one, two] = [0, 1].map(|number| family.socket(Routed::backend(family, number), 53));
-        net.lb.ok(&["service", "add", name, &listen, "--backend", &one, "--backend", &two]);
-        net.lb.until_ready(name);
-        for length in (0..64).chain([1200, 1201, 1400]) {
-            let question = noise(length);
-            let answer = ask(&net.client, &vip, &question);
-            let (server, echoed) = answer.split_at(2);
-            assert!(servers.iter().any(|known| known.name.as_bytes() == server), "{answer:?}");
-            assert!(echoed == question, "{length} bytes came back as others");
-        }
-        let asked: Vec<u64> = servers.iter().map(Echo::asked).collect();
-        assert!(asked.iter().all(|count| *count > 0), "one backend was never asked: {asked:?}");
+        let backends = [0, 1].map(|number| family.socket(Routed::backend(family, number), 53));
+        let servers = echoes(&net.backends, |number| backends[number].clone());
+        let vip = family.socket(Routed::vip(family), 53);
+        datagrams(&net.lb, &net.client, &vip, backends.each_ref().map(String::as_str), "nat", &servers);
     }
+    net.assert_clean(&[]);
+}
+
+#[test]
+fn datagrams_return_directly() {
+    if !root() {
+        return;
+    }
+    let net = Lan::attached(Return::Direct);
+    for family in Family::BOTH {
+        let vip = family.socket(Lan::vip(family), 53);
+        let servers = echoes(&net.backends, |_| vip.clone());
+        let backends = [0, 1].map(|number| family.socket(Lan::backend(family, number), 53));
+        datagrams(&net.lb, &net.client, &vip, backends.each_ref().map(String::as_str), "l2", &servers);
+    }
+    let counted = net.lb.stats().services.iter().map(|s| s.counters.back_packets).sum::<u64>();
+    assert_eq!(counted, 0, "replies took the way of the requests");
     net.assert_clean(&[]);
 }
 

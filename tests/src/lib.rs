@@ -9,6 +9,7 @@ pub mod flows;
 pub mod frame;
 pub mod kernel;
 pub mod lan;
+pub mod measured;
 pub mod model;
 pub mod nginx;
 pub mod oracle;

@@ -103,7 +103,7 @@ impl Nginx {
     }
 
     /// What it was asked, in order. A request is logged when it is answered, a little after the client has the answer:
-    /// see [`Self::until_served`].
+    /// see [`until_served`].
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         let line = |line: &str| {

@@ -1,8 +1,9 @@
-//! `cargo xtask bench`: what a packet costs, and what the control plane takes.
+//! `cargo xtask bench`: what a packet costs, and what the control plane takes. With `--peers`: the same load through
+//! `lb` and through others.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -19,14 +20,26 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     setup::run(&[Group::Build])?;
     let object = object()?;
     // The command line is measured too: how fast its agent starts, and what it needs.
-    let lb = ["--release", "--package", "lb-userspace", "--bin", "lb"];
-    shell::run(cargo().arg("build").args(lb))?;
-    let target = target();
-    let mut bench = cargo();
-    bench.args(["run", "--quiet", "--release", "--package", "lb-tests", "--bin", "lb-bench", "--"]);
-    bench.arg("--object").arg(object).arg("--lb").arg(target.join("release/lb")).args(arguments);
-    with_runner(&mut bench)?;
-    shell::run(&mut bench)
+    tool("lb-bench", |bench, lb| bench.arg("--object").arg(object).arg("--lb").arg(lb).args(arguments))
+}
+
+/// Builds the comparison with other balancers, and runs it.
+///
+/// # Errors
+/// When set-up or build fail, when nobody here can become root, or when the comparison does.
+pub(crate) fn peers(arguments: &[OsString]) -> Result<()> {
+    setup::run(&[Group::Build, Group::Test, Group::Peers])?;
+    tool("lb-peers", |peers, lb| peers.arg("--lb").arg(lb).args(arguments))
+}
+
+/// Builds `lb`, then builds `name` and runs it as root, with the arguments that `with` adds.
+fn tool(name: &str, with: impl FnOnce(&mut Command, PathBuf) -> &mut Command) -> Result<()> {
+    shell::run(cargo().args(["build", "--release", "--package", "lb-userspace", "--bin", "lb"]))?;
+    let mut run = cargo();
+    run.args(["run", "--quiet", "--release", "--package", "lb-tests", "--bin", name, "--"]);
+    with(&mut run, target().join("release/lb"));
+    with_runner(&mut run)?;
+    shell::run(&mut run)
 }
 
 /// Where cargo builds.

@@ -49,6 +49,12 @@ enum Task {
     },
     /// Build for release, and measure: nanoseconds a packet, and what the control plane takes
     Bench {
+        /// Compare with HAProxy, nginx, nftables and plain forwarding instead
+        #[arg(long)]
+        peers: bool,
+        /// Rounds; the median of them counts
+        #[arg(long, value_name = "N")]
+        rounds: Option<u32>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -71,9 +77,11 @@ fn main() -> ExitCode {
         Task::Setup { dry_run: false } => setup::run(&setup::Group::ALL),
         Task::Demo { arguments } => demo::run(&arguments),
         Task::Test { filter, arguments } => test::run(filter.as_deref(), &arguments),
-        Task::Bench { json, arguments } => {
-            let json = json.then(|| OsString::from("--json"));
-            bench::run(&json.into_iter().chain(arguments).collect::<Vec<_>>())
+        Task::Bench { peers, rounds, json, arguments } => {
+            let json = json.then(|| "--json".into());
+            let rounds = rounds.map(|rounds| format!("--rounds={rounds}").into());
+            let all: Vec<OsString> = json.into_iter().chain(rounds).chain(arguments).collect();
+            if peers { bench::peers(&all) } else { bench::run(&all) }
         }
         Task::Ci => ci::run(),
         Task::Tidy => tidy::run(),

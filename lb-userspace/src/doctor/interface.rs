@@ -90,6 +90,22 @@ fn judge(link: &Link, device: Option<&Device>, cpus: u32) -> Vec<Finding> {
             );
         }
     }
+    if link.xdp.is_some_and(|xdp| xdp.mode == XdpMode::Generic) {
+        let merged = device.is_some_and(|device| device.active(GRO));
+        // On socket buffers the program comes after GRO, and sees what a veth's sender left to segment: packets up to
+        // 64 KiB, which are longer than the way out takes.
+        if merged || link.peer.is_some() {
+            findings.push(Finding::new(
+                Severity::Warning,
+                name,
+                "generic mode meets packets that were merged, or not cut yet: they are lost when they are sent on",
+                match link.peer {
+                    Some(_) => format!("ethtool -K {name} gro off; at the other end ethtool -K IFACE tso off gso off"),
+                    None => format!("ethtool -K {name} gro off"),
+                },
+            ));
+        }
+    }
     if let Some(xdp) = link.xdp {
         let how = match xdp.mode {
             XdpMode::Native => "native mode",
@@ -177,6 +193,21 @@ mod tests {
         let slow = said(&link(), Some(&device));
         assert!(slow[0].contains("lro off"), "{slow:?}");
         assert!(slow[1].contains("ethtool -L eth0 combined 4"), "{slow:?}");
+    }
+
+    #[test]
+    fn generic_mode_wants_single_packets() {
+        let xdp = Some(XdpInfo { prog_id: 1, mode: XdpMode::Generic });
+        let on = Feature { active: true, changeable: true };
+        let merging = Device { features: [(GRO.to_owned(), on)].into(), ..Device::default() };
+        let card = said(&Link { xdp, ..link() }, Some(&merging));
+        assert!(card[0].contains("ethtool -K eth0 gro off"), "{card:?}");
+        assert_eq!(said(&Link { xdp, ..link() }, Some(&Device::default())), Vec::<String>::new());
+        let peer = Some(Peer { index: 3, namespace: None });
+        let veth = said(&Link { xdp, peer, ..link() }, None);
+        assert!(veth[0].contains("tso off gso off"), "{veth:?}");
+        let native = Some(XdpInfo { prog_id: 1, mode: XdpMode::Native });
+        assert_eq!(said(&Link { xdp: native, ..link() }, Some(&merging)), Vec::<String>::new());
     }
 
     #[test]

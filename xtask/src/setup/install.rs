@@ -52,9 +52,11 @@ pub(super) fn packages(wanted: &[&str], missing: &[Finding]) -> Result<()> {
     let installed = step(&mut as_root(&words)?);
     repair()?;
     installed?;
-    if names.iter().any(|name| name.starts_with("nginx")) && Path::new("/run/systemd/system").is_dir() {
-        println!("setup: nginx is for tests, which start it themselves: not at boot");
-        step(&mut as_root(&["systemctl", "disable", "--quiet", "nginx"])?)?;
+    for daemon in ["nginx", "haproxy"] {
+        if names.iter().any(|name| name.starts_with(daemon)) && Path::new("/run/systemd/system").is_dir() {
+            println!("setup: {daemon} is for tests and benches, which start it themselves: not at boot");
+            step(&mut as_root(&["systemctl", "disable", "--quiet", daemon])?)?;
+        }
     }
     Ok(())
 }

@@ -13,6 +13,8 @@ use crate::toolchain::{DEBIAN, Linker, Toolchain, bpf_target};
 pub(crate) const BPF_TARGET: &str = bpf_target(cfg!(target_endian = "little"));
 /// Where pinned programs and maps live.
 pub(super) const BPFFS: &str = "/sys/fs/bpf";
+/// Where Debian has the module of nginx.
+const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 /// The machine this runs on.
 pub(super) struct ThisMachine;
@@ -27,6 +29,7 @@ impl Machine for ThisMachine {
                 Linker::TooOld(..) | Linker::Missing => None,
             },
             Thing::BpfClippy => bpf_clippy().map(|_| "clippy for BPF".into()),
+            Thing::NginxStream => nginx_stream().then(|| "nginx stream".into()),
             Thing::Component(name) => component(name).map(|_| format!("cargo {name}")),
             Thing::Bpffs => {
                 let mounted = statfs(BPFFS).is_ok_and(|about| about.filesystem_type() == BPF_FS_MAGIC);
@@ -39,6 +42,16 @@ impl Machine for ThisMachine {
 /// The compiler that the build script will take. A wrong wish is the build script's to report.
 fn bpf_compiler() -> Option<Toolchain> {
     Toolchain::find("rustc".as_ref(), BPF_TARGET).ok().flatten()
+}
+
+/// Whether nginx can balance streams: by a module, or built in.
+fn nginx_stream() -> bool {
+    let built_in = || {
+        let output = Command::new(program("nginx")?).arg("-V").output().ok()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        Some(text.split_whitespace().any(|word| word == "--with-stream"))
+    };
+    Path::new(STREAM_MODULE).is_file() || built_in().unwrap_or(false)
 }
 
 /// A compiler for BPF that has clippy too: the one that builds, else Debian's.

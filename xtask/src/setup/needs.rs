@@ -11,10 +11,12 @@ pub(crate) enum Group {
     Test,
     /// Format and lints.
     Check,
+    /// `cargo xtask bench --peers`, and nothing else.
+    Peers,
 }
 
 impl Group {
-    /// Everything.
+    /// Everything that working on `lb` takes.
     pub(crate) const ALL: [Self; 3] = [Self::Build, Self::Test, Self::Check];
 }
 
@@ -24,6 +26,7 @@ impl fmt::Display for Group {
             Self::Build => "build",
             Self::Test => "test",
             Self::Check => "check",
+            Self::Peers => "compare",
         })
     }
 }
@@ -39,6 +42,8 @@ pub(crate) enum Thing {
     BpfLinker,
     /// clippy of that compiler.
     BpfClippy,
+    /// The `stream` module of nginx.
+    NginxStream,
     /// A component of the compiler for the host: clippy, fmt.
     Component(&'static str),
     /// The file system that pinned programs and maps live in, mounted.
@@ -116,6 +121,15 @@ const NEEDS: &[Need] = &[
     tool("sysctl", "forwarding and reverse-path settings of a namespace", &["procps"]),
     tool("nft", "the kernel's own NAT, to compare with", &["nftables"]),
     tool("tcpdump", "reads the captures that `lb trace` writes", &["tcpdump"]),
+    tool("wrk", "loads web servers, and knows how long each answer took", &["wrk"]).only(Group::Peers),
+    tool("haproxy", "a balancer to compare with", &["haproxy"]).only(Group::Peers),
+    Need {
+        group: Group::Peers,
+        thing: Thing::NginxStream,
+        name: "nginx's stream module",
+        why: "a balancer to compare with",
+        remedy: Remedy::Packages(&["libnginx-mod-stream"]),
+    },
     Need {
         group: Group::Check,
         thing: Thing::Component("fmt"),
@@ -146,6 +160,13 @@ const fn tool(program: &'static str, why: &'static str, packages: &'static [&'st
         name: program,
         why,
         remedy: Remedy::Packages(packages),
+    }
+}
+
+impl Need {
+    /// The same for another purpose.
+    const fn only(self, group: Group) -> Self {
+        Self { group, ..self }
     }
 }
 
@@ -192,7 +213,7 @@ mod tests {
     #[test]
     fn a_ready_machine_lacks_nothing() {
         assert_eq!(missing(&Without(&[]), &Group::ALL), []);
-        assert_eq!(findings(&Without(&[]), &Group::ALL).len(), NEEDS.len());
+        assert_eq!(findings(&Without(&[]), &Group::ALL).len() + PEERS, NEEDS.len());
     }
 
     #[test]
@@ -217,6 +238,17 @@ mod tests {
         const NO_WEB_SERVER: Without = Without(&[Thing::Program("nginx")]);
         assert_eq!(missing(&NO_WEB_SERVER, &Group::ALL), [Remedy::Packages(&["nginx-light|nginx"])]);
         assert_eq!(missing(&NO_WEB_SERVER, &[Group::Build]), []);
+    }
+
+    /// Lines of the table that are there for the comparison.
+    const PEERS: usize = 3;
+
+    #[test]
+    fn other_balancers_come_only_with_the_comparison() {
+        const NO_PEERS: Without =
+            Without(&[Thing::Program("wrk"), Thing::Program("haproxy"), Thing::NginxStream]);
+        assert_eq!(missing(&NO_PEERS, &Group::ALL), []);
+        assert_eq!(missing(&NO_PEERS, &[Group::Peers]).len(), PEERS);
     }
 
     #[test]
