@@ -16,7 +16,7 @@ const BACKENDS: usize = 4;
 /// Seldom enough not to be the load, and patient: a busy machine must not look like a dead backend.
 const CHECK: &str = "http:/healthz,port=9000,interval=500ms,timeout=3s,rise=2,fall=3";
 /// Short enough that windows open and close within the test; far longer than a connection's silence.
-const SHORT: &str = "idle-timeout=10s";
+const SHORT: &str = "idle-timeout=8s";
 
 /// A service: name, protocol, mode, IP version, options, connections.
 struct Served(&'static str, Over, bool, Family, &'static [&'static str], usize);

@@ -18,11 +18,11 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 /// Time between two messages of a connection, ms.
-const PAUSE: std::ops::Range<u64> = 400..1000;
+const PAUSE: std::ops::Range<u64> = 300..800;
 /// Connections that are being opened at a time: listen queues are short.
 const OPENING: usize = 200;
 /// Lost datagrams in a row that break a flow, a second each.
-const LOSSES: u32 = 5;
+const LOSSES: u32 = 3;
 
 /// Which protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
