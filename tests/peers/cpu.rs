@@ -1,6 +1,7 @@
-//! Processor time: of the whole machine, because what a kernel does for a packet belongs to no process, and of a
-//! process group.
+//! Processor time: of the whole machine, because what a kernel does for a packet belongs to no process; of a process
+//! group; and of processes that have nothing to do with this one.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ pub(crate) struct Reading {
     /// Idle, waiting for devices, or taken by the hypervisor: all that is not work of this machine.
     not_busy: Duration,
     group: Duration,
+    others: Duration,
 }
 
 /// What passed between two readings.
@@ -23,6 +25,8 @@ pub(crate) struct Used {
     pub(crate) machine: Duration,
     /// Of the group's processes, in user and kernel mode.
     pub(crate) group: Duration,
+    /// The share of all processors' time that processes which are not ours had, from 0 to 1.
+    pub(crate) others: f64,
 }
 
 impl Reading {
@@ -41,11 +45,17 @@ impl Reading {
             + fields.get(4).unwrap_or(&0)
             + fields.get(7).unwrap_or(&0);
         let cpus = lines.take_while(|line| line.starts_with("cpu")).count();
+        let processes = Process::all()?;
+        let of_group = |process: &&Process| group == Some(process.group);
+        let group = processes.values().filter(of_group).map(|process| process.own).sum();
+        let foreign = |pid: &&u32| !is_ours(**pid, &processes);
+        let others = processes.keys().filter(foreign).map(|pid| processes[pid].own + processes[pid].children);
         Ok(Self {
             at: Instant::now(),
             cpus: u32::try_from(cpus)?,
             not_busy: duration(ticks)?,
-            group: group.map_or(Ok(Duration::ZERO), group_time)?,
+            group: duration(group)?,
+            others: duration(others.sum())?,
         })
     }
 
@@ -55,29 +65,62 @@ impl Reading {
         Used {
             machine: wall.saturating_sub(self.not_busy.saturating_sub(earlier.not_busy)),
             group: self.group.saturating_sub(earlier.group),
+            others: self.others.saturating_sub(earlier.others).as_secs_f64() / wall.as_secs_f64(),
         }
     }
 }
 
-/// Of the processes of a group that live.
-fn group_time(group: u32) -> Result<Duration> {
-    let mut ticks = 0;
-    for entry in fs::read_dir("/proc")? {
-        // Others end while this reads.
-        let text = fs::read_to_string(entry?.path().join("stat")).unwrap_or_default();
-        ticks += ticks_in_group(&text, group).unwrap_or(0);
-    }
-    duration(ticks)
+/// What `/proc/PID/stat` has of a process, times in ticks.
+struct Process {
+    parent: u32,
+    group: u32,
+    own: u64,
+    /// Of children that have ended.
+    children: u64,
 }
 
-/// Ticks in user and kernel mode, from a line of `/proc/PID/stat`, if the process is of the group.
-fn ticks_in_group(stat: &str, group: u32) -> Option<u64> {
-    // Behind the name, which may hold anything: state, parent, group … (fields 3, 4, 5), utime, stime (14, 15).
-    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    if fields.get(2)?.parse() != Ok(group) {
-        return None;
+impl Process {
+    /// All that live, by number.
+    fn all() -> Result<BTreeMap<u32, Self>> {
+        let mut all = BTreeMap::new();
+        for entry in fs::read_dir("/proc")? {
+            let entry = entry?;
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            // Some end while this reads.
+            let text = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            all.extend(Self::parse(&text).map(|process| (pid, process)));
+        }
+        Ok(all)
     }
-    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+
+    fn parse(stat: &str) -> Option<Self> {
+        // Behind the name, which may hold anything: state, parent, group … (fields 3, 4, 5), then utime, stime, cutime,
+        // cstime (14 to 17) of proc_pid_stat(5).
+        let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
+        Some(Self {
+            parent: fields.get(1)?.parse().ok()?,
+            group: fields.get(2)?.parse().ok()?,
+            own: ticks(11)? + ticks(12)?,
+            children: ticks(13)? + ticks(14)?,
+        })
+    }
+}
+
+/// The parent of all threads of the kernel.
+const KTHREADD: u32 = 2;
+
+/// Whether a process is this one, descends from it, or is a thread of the kernel, which works for whoever needs it.
+fn is_ours(mut pid: u32, all: &BTreeMap<u32, Process>) -> bool {
+    loop {
+        if pid == std::process::id() || pid == KTHREADD {
+            return true;
+        }
+        match all.get(&pid) {
+            Some(process) if process.parent != pid => pid = process.parent,
+            _ => return false,
+        }
+    }
 }
 
 fn duration(ticks: u64) -> Result<Duration> {

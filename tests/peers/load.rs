@@ -67,6 +67,8 @@ pub(crate) struct Sample {
     pub(crate) process: Option<f64>,
     /// Requests that failed, or datagrams that were lost.
     pub(crate) failed: u64,
+    /// Share of the processors that went to processes of others, from 0 to 1.
+    pub(crate) others: f64,
 }
 
 /// Latencies, and how many requests.
@@ -105,6 +107,7 @@ pub(crate) fn run(
         cpu: used.machine.as_secs_f64() * 1e6 / answered,
         process: group.map(|_| used.group.as_secs_f64() * 1e6 / answered),
         failed: counts.failed,
+        others: used.others,
     })
 }
 

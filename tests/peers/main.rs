@@ -22,7 +22,7 @@ use clap::Parser;
 use lb_tests::measured;
 use lb_userspace::lab::{self, wait};
 
-use load::Load;
+use load::{Load, Sample};
 use network::{Network, PREFIX};
 use report::{Report, Samples};
 use servers::{PATIENCE, Servers};
@@ -46,8 +46,10 @@ struct Arguments {
     seconds: u64,
 }
 
-/// How long the machine is watched before and after.
-const QUIET: Duration = Duration::from_secs(1);
+/// The share of the processors that others may have during a measurement: with more, it is repeated.
+const OTHERS: f64 = 0.04;
+/// How often one is repeated at most.
+const REPEATS: u32 = 15;
 
 fn main() -> ExitCode {
     match measure(&Arguments::parse()) {
@@ -67,24 +69,28 @@ fn measure(arguments: &Arguments) -> Result<String> {
     lab::cleanup(&format!("{PREFIX}-"))?;
     ways::remove_pins()?;
     let interrupted = interrupted()?;
-    let busy_before = busy_with_others()?;
     let home = tempfile::tempdir()?;
     let network = Network::build()?;
     let _servers = Servers::start(&network, home.path())?;
     let offloads = network.offloads()?;
 
     let mut samples = Samples::new();
+    let mut repeated = 0;
     for round in 1..=arguments.rounds {
         for (number, way) in Way::ALL.into_iter().enumerate() {
             eprint!("\rround {round} of {}: {way:<30}", arguments.rounds);
             network.source(number)?;
             let turn = Turn::start(way, &network, &arguments.lb, home.path())?;
             for load in Load::ALL.into_iter().filter(|load| way.carries(*load)) {
-                ensure!(!interrupted.load(Ordering::Relaxed), "interrupted; nothing was left behind");
-                let duration = Duration::from_secs(arguments.seconds);
-                let sample =
-                    load::run(load, &network.client, &turn.targets, duration, turn.group(), home.path());
-                samples.entry((load, way)).or_default().push(sample.with_context(|| way.to_string())?);
+                let once = || {
+                    ensure!(!interrupted.load(Ordering::Relaxed), "interrupted; nothing was left behind");
+                    let duration = Duration::from_secs(arguments.seconds);
+                    load::run(load, &network.client, &turn.targets, duration, turn.group(), home.path())
+                        .with_context(|| way.to_string())
+                };
+                let (sample, more) = undisturbed(once)?;
+                repeated += more;
+                samples.entry((load, way)).or_default().push(sample);
             }
             drop(turn);
             // The kernel lets go of a program a little after its pin is gone, and only then restores the driver.
@@ -95,20 +101,27 @@ fn measure(arguments: &Arguments) -> Result<String> {
     }
     eprintln!();
     let report = Report {
-        busy_with_others: busy_before.max(busy_with_others()?),
         machine: measured::machine(),
         rounds: arguments.rounds,
         seconds: arguments.seconds,
+        repeated,
+        others_max: samples.values().flatten().map(|sample| sample.others).fold(0.0, f64::max),
         cells: report::cells(&samples),
     };
     Ok(if arguments.json { serde_json::to_string_pretty(&report)? } else { report.tables() })
 }
 
-/// How many processors the machine keeps busy when nothing of this bench does anything.
-fn busy_with_others() -> Result<f64> {
-    let before = cpu::Reading::take(None)?;
-    std::thread::sleep(QUIET);
-    Ok(cpu::Reading::take(None)?.since(before).machine.as_secs_f64() / QUIET.as_secs_f64())
+/// Measures until nobody else has much of the processors meanwhile, or it is too often, and says how often more than
+/// once. What a measurement comes to has no part in that.
+fn undisturbed(mut once: impl FnMut() -> Result<Sample>) -> Result<(Sample, u32)> {
+    let mut sample = once()?;
+    for more in 0..REPEATS {
+        if sample.others <= OTHERS {
+            return Ok((sample, more));
+        }
+        sample = once()?;
+    }
+    Ok((sample, REPEATS))
 }
 
 /// Becomes true at Ctrl-C or a request to end, which from now on end nothing by themselves.

@@ -17,8 +17,11 @@ pub(crate) struct Report {
     pub(crate) rounds: u32,
     /// Seconds of each.
     pub(crate) seconds: u64,
-    /// Processors that were busy with something else before or after: values of a busy machine say little.
-    pub(crate) busy_with_others: f64,
+    /// Measurements that were repeated, because others had too much of the processors meanwhile; the first ones do
+    /// not count.
+    pub(crate) repeated: u32,
+    /// The most that others had in one that counts, share of all processors.
+    pub(crate) others_max: f64,
     /// Medians.
     pub(crate) cells: Vec<Cell>,
 }
@@ -76,7 +79,15 @@ pub(crate) fn cells(samples: &Samples) -> Vec<Cell> {
 impl Report {
     /// For people.
     pub(crate) fn tables(&self) -> String {
-        let mut text = format!("{}; median of {} rounds of {} s\n", self.machine, self.rounds, self.seconds);
+        let mut text = format!(
+            "{}; median of {} rounds of {} s; {} disturbed measurements repeated, others had at most {:.0} % of the \
+             processors in those that count\n",
+            self.machine,
+            self.rounds,
+            self.seconds,
+            self.repeated,
+            100.0 * self.others_max
+        );
         for load in Load::ALL {
             let title = load.to_string();
             let header = [
