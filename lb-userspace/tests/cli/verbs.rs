@@ -149,7 +149,7 @@ fn tables_are_aligned_and_in_people_s_units() {
     );
     assert_eq!(table[1][..4], ["10.0.0.11:8443", "100", "unchecked", "66.7%"]);
     let shown = world.lb("service show web").out;
-    assert!(shown.contains(" EXPECTED ") && shown.contains(" 66.7% ███████░░░  66.7% "), "{shown}");
+    assert!(shown.contains(" EXPECTED ") && shown.contains(" 66.7%  ███████░░░  66.7% "), "{shown}");
     assert!(ran.out.contains("███████░░░  66.7%") && ran.out.contains("3.0 MiB"), "{}", ran.out);
     assert!(ran.out.lines().all(|line| line == line.trim_end()), "{ran:?}");
     // Numbers end in the same column.
