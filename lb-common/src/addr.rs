@@ -22,22 +22,89 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
     KnownLayout,
 )]
 #[repr(C)]
-pub struct Addr(pub [u32; 4]);
+pub struct Addr([u32; 4]);
 
-/// Third word of a mapped IPv4 address.
-const MAPPED: u32 = 0xffff_u32.to_be();
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// The words before a mapped IPv4 address.
+const MAPPED: [u32; 3] = [0, 0, 0xffff_u32.to_be()];
+
+/// Two words that follow each other in memory, as one.
+#[inline(always)]
+pub(crate) const fn pair(first: u32, second: u32) -> u64 {
+    if cfg!(target_endian = "little") {
+        first as u64 | (second as u64) << 32
+    } else {
+        (first as u64) << 32 | second as u64
+    }
+}
+
+/// What [`pair`] was made of.
+#[inline(always)]
+const fn words(pair: u64) -> [u32; 2] {
+    if cfg!(target_endian = "little") {
+        [pair as u32, (pair >> 32) as u32]
+    } else {
+        [(pair >> 32) as u32, pair as u32]
+    }
+}
 
 impl Addr {
     /// An IPv4 address from the word that stands in the packet.
     #[inline(always)]
     pub const fn v4(word: u32) -> Self {
-        Self([0, 0, MAPPED, word])
+        Self([MAPPED[0], MAPPED[1], MAPPED[2], word])
+    }
+
+    /// An address from its four words, as they stand in the packet.
+    #[inline(always)]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        Self(words)
+    }
+
+    /// Its four words, as they stand in the packet.
+    #[inline(always)]
+    pub const fn words(&self) -> [u32; 4] {
+        self.0
+    }
+
+    /// An address from its halves, as they stand in the packet.
+    #[inline(always)]
+    pub const fn from_halves([first, last]: [u64; 2]) -> Self {
+        let ([a, b], [c, d]) = (words(first), words(last));
+        Self([a, b, c, d])
+    }
+
+    /// Both halves, as they stand in the packet.
+    #[inline(always)]
+    pub const fn halves(&self) -> [u64; 2] {
+        [pair(self.0[0], self.0[1]), pair(self.0[2], self.0[3])]
+    }
+
+    /// Whether these halves are those of a mapped IPv4 address.
+    #[inline(always)]
+    pub(crate) const fn is_mapped([first, last]: [u64; 2]) -> bool {
+        first == 0 && words(last)[0] == MAPPED[2]
     }
 
     /// Whether this is a mapped IPv4 address.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        self.0[0] == 0 && self.0[1] == 0 && self.0[2] == MAPPED
+        self.0[0] == MAPPED[0] && self.0[1] == MAPPED[1] && self.0[2] == MAPPED[2]
+    }
+
+    /// Which family it belongs to. Code that a packet runs through knows it already, see
+    /// [`crate::packet::Packet::family`].
+    #[inline(always)]
+    pub const fn family(&self) -> Family {
+        if self.is_v4() { Family::V4 } else { Family::V6 }
     }
 
     /// The last word: for IPv4, the address.

@@ -4,7 +4,7 @@
 //! sum does not depend on byte order, so nothing here swaps bytes. Sums are kept in 64 bits and folded once at the end;
 //! a 32-bit word may be added whole, because 2^16 = 1 modulo 2^16 - 1.
 
-use crate::addr::Addr;
+use crate::addr::{Addr, Family};
 
 /// Folds a sum into 16 bits with end-around carry.
 ///
@@ -31,14 +31,17 @@ pub const fn same(sum: u64, checksum: u16) -> bool {
 
 /// Sum of the words of an address: one for IPv4, four for IPv6.
 #[inline(always)]
-const fn words(addr: &Addr) -> u64 {
-    if addr.is_v4() { addr.0[3] as u64 } else { four_words(addr) }
+const fn words(family: Family, addr: &Addr) -> u64 {
+    match family {
+        Family::V4 => addr.last() as u64,
+        Family::V6 => four_words(addr),
+    }
 }
 
 #[inline(always)]
 const fn four_words(addr: &Addr) -> u64 {
-    let [a, b, c, d] = addr.0;
-    a as u64 + b as u64 + (c as u64 + d as u64)
+    let [a, b] = addr.halves();
+    (a as u32 as u64 + (a >> 32)) + (b as u32 as u64 + (b >> 32))
 }
 
 /// What replacing some words does to a checksum.
@@ -65,16 +68,16 @@ impl Delta {
     #[inline(always)]
     pub fn addr(self, old: &Addr, new: &Addr) -> Self {
         if old.is_v4() {
-            return self.word(old.0[3], new.0[3]);
+            return self.word(old.last(), new.last());
         }
         // The complements of all old words at once; their sum is at hand, for it was needed before.
         Self(self.0 + (4 * u32::MAX as u64 - four_words(old)) + four_words(new))
     }
 
-    /// The same in 16 bits, for what is applied to several checksums.
+    /// The same in 16 bits, for [`correct`].
     #[inline(always)]
-    pub const fn folded(self) -> Self {
-        Self(fold(self.0) as u64)
+    pub const fn folded(self) -> u16 {
+        fold(self.0)
     }
 
     /// The updated checksum: `HC' = ~(~HC + ~m + m')`, RFC 1624, section 3, equation 3.
@@ -82,21 +85,40 @@ impl Delta {
     pub const fn apply(self, checksum: u16) -> u16 {
         !fold(!checksum as u64 + self.0)
     }
+}
 
-    /// The updated sum of a field that holds a plain sum, not its complement: an unfinished checksum.
-    #[inline(always)]
-    pub const fn apply_to_sum(self, sum: u16) -> u16 {
-        fold(sum as u64 + self.0)
-    }
+/// The checksum after a change that was folded before: `HC' = ~(~HC + ~m + m')`, RFC 1624, section 3, equation 3.
+#[inline(always)]
+pub const fn correct(checksum: u16, by: u16) -> u16 {
+    !add(!checksum, by)
+}
+
+/// Adds with end-around carry: also the new value of a field that holds a plain sum, an unfinished checksum.
+#[inline(always)]
+pub const fn add(sum: u16, by: u16) -> u16 {
+    let sum = sum as u32 + by as u32;
+    (sum + (sum >> 16)) as u16
 }
 
 /// Sum of the pseudo-header: RFC 9293, section 3.1 (TCP), RFC 768 (UDP), RFC 8200, section 8.1 (IPv6).
 ///
 /// `length` is that of the transport header and payload, host order.
 #[inline(always)]
-pub fn pseudo(src: &Addr, dst: &Addr, protocol: u8, length: u16) -> u64 {
-    // The IPv6 pseudo-header has a 32-bit length and next header; both sum up as in the IPv4 one.
-    words(src) + words(dst) + (u16::to_be(protocol as u16) as u64 + u16::to_be(length) as u64)
+pub const fn pseudo(family: Family, src: &Addr, dst: &Addr, protocol: u8, length: u16) -> u64 {
+    known(family, dst, protocol) + unknown(family, src, length)
+}
+
+/// The part of [`pseudo`] that is known before a packet comes: one address, and the protocol.
+#[inline(always)]
+pub const fn known(family: Family, addr: &Addr, protocol: u8) -> u64 {
+    words(family, addr) + u16::to_be(protocol as u16) as u64
+}
+
+/// The rest of [`pseudo`]: the other address, and the length.
+#[inline(always)]
+pub const fn unknown(family: Family, addr: &Addr, length: u16) -> u64 {
+    // The IPv6 pseudo-header has a 32-bit length; it sums up as in the IPv4 one.
+    words(family, addr) + u16::to_be(length) as u64
 }
 
 /// Sum of bytes as 16-bit words in memory order; a last odd byte is padded with zero (RFC 1071, section 1).
@@ -176,7 +198,9 @@ mod tests {
             let old = u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
             bytes[at..at + 4].copy_from_slice(&new.to_ne_bytes());
             let full = !fold(sum(&bytes));
-            let updated = Delta::NONE.word(old, new).apply(before);
+            let delta = Delta::NONE.word(old, new);
+            let updated = delta.apply(before);
+            prop_assert_eq!(correct(before, delta.folded()), updated);
             prop_assert!(updated == full || (updated == 0 && full == 0xffff) || (updated == 0xffff && full == 0));
             // What a receiver checks: the sum over everything with the checksum is all ones.
             prop_assert_eq!(fold(sum(&bytes) + updated as u64), 0xffff);

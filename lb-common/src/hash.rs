@@ -2,41 +2,43 @@
 //!
 //! Source address and both ports are hashed; the service's address and protocol are in the seed. Multiplications do the
 //! mixing, as in MurmurHash3's `fmix64`: BPF has no rotation, without which lookup3 (the kernel's `jhash`) takes twice
-//! and SipHash-1-3 six times as long. The seed is not known to clients, and what an attacker could gain from collisions
-//! here is one busy backend.
+//! and SipHash-1-3 six times as long. The seed comes in late, so that a processor hashes an address while it still looks
+//! for the service; clients do not know it, and what an attacker could gain from collisions is one busy backend.
 
-use crate::addr::Addr;
+use crate::addr::{Addr, Family, pair};
 
-/// Odd factors without structure, of MurmurHash3 and of the golden ratio.
-const FACTORS: [u64; 3] = [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53, 0x9e37_79b9_7f4a_7c15];
+/// Odd factors without structure, of MurmurHash3, of the golden ratio and of xxHash64.
+pub(crate) const FACTORS: [u64; 4] =
+    [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53, 0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f];
 
-/// Takes 64 bits in: each bit of the result depends on those of the state below it and on those above, shifted down.
+/// The upper half of a product depends on every bit below: here it comes down to where the next one begins.
 #[inline(always)]
-const fn mix(state: u64, bits: u64, factor: u64) -> u64 {
-    let state = state ^ bits;
-    (state ^ state >> 32).wrapping_mul(factor)
+pub(crate) const fn folded(state: u64) -> u64 {
+    state ^ state >> 32
 }
 
 /// The hash of a flow. `ports` is source and destination port as they stand in the packet, read as one word.
 ///
-/// Words are taken in network order: balancers of either endianness agree.
+/// Bytes are taken as a machine with the lowest byte first reads them: balancers of either endianness agree.
 #[inline(always)]
-pub const fn flow(client: &Addr, ports: u32, seed: u32) -> u32 {
-    let state = (seed as u64).wrapping_mul(FACTORS[2]);
-    let last = word_pair(client.0[3], ports);
-    let state = if client.is_v4() {
-        mix(state, last, FACTORS[0])
-    } else {
-        let state = mix(state, word_pair(client.0[0], client.0[1]), FACTORS[0]);
-        mix(mix(state, word_pair(0, client.0[2]), FACTORS[1]), last, FACTORS[0])
-    };
-    (mix(state, 0, FACTORS[1]) >> 32) as u32
+pub const fn flow(client: &Addr, ports: u32, seed: u64) -> u32 {
+    flow_of(client.family(), client, ports, seed)
 }
 
-/// Two words of network order.
+/// The same for a client whose family is known.
 #[inline(always)]
-const fn word_pair(high: u32, low: u32) -> u64 {
-    (u32::from_be(high) as u64) << 32 | u32::from_be(low) as u64
+pub const fn flow_of(family: Family, client: &Addr, ports: u32, seed: u64) -> u32 {
+    let client = match family {
+        Family::V4 => u64::from_le(pair(client.last(), ports)),
+        Family::V6 => {
+            let [first, last] = client.halves();
+            let first = folded(u64::from_le(first).wrapping_mul(FACTORS[2]));
+            let last = folded(u64::from_le(last)).wrapping_mul(FACTORS[3]);
+            first.wrapping_add(last) ^ u64::from_le(pair(0, ports))
+        }
+    };
+    let state = folded(client ^ seed).wrapping_mul(FACTORS[0]);
+    (folded(state).wrapping_mul(FACTORS[1]) >> 32) as u32
 }
 
 /// The slot of a hash in a ring: multiplication instead of division, so that every bit counts.
@@ -64,8 +66,8 @@ pub fn bytes(parts: &[&[u8]], seed: u64) -> u64 {
 }
 
 /// The seed of a service's flow hash: from its name and the cluster's seed, never from local ids.
-pub fn service_seed(name: &str, cluster: u32) -> u32 {
-    bytes(&[name.as_bytes()], cluster as u64) as u32
+pub fn service_seed(name: &str, cluster: u32) -> u64 {
+    bytes(&[name.as_bytes()], cluster as u64)
 }
 
 #[cfg(test)]
@@ -73,29 +75,30 @@ mod tests {
     use super::*;
     use core::net::IpAddr;
 
-    fn of(client: &str, ports: [u8; 4], seed: u32) -> u32 {
+    fn of(client: &str, ports: [u8; 4], seed: u64) -> u32 {
         flow(&client.parse::<IpAddr>().unwrap().into(), u32::from_ne_bytes(ports), seed)
     }
 
     /// Balancers that run together must agree, whatever they are built from: these answers stay.
     #[test]
     fn known_answers() {
-        assert_eq!(of("192.0.2.1", [0x9c, 0x40, 0x01, 0xbb], 1), 0xc82b_ef79);
-        assert_eq!(of("2001:db8::1", [0x9c, 0x40, 0x01, 0xbb], 1), 0xfb55_262b);
+        assert_eq!(of("192.0.2.1", [0x9c, 0x40, 0x01, 0xbb], 1), 0x271a_3cc5);
+        assert_eq!(of("2001:db8::1", [0x9c, 0x40, 0x01, 0xbb], 1), 0xbcff_3e5a);
     }
 
     /// One bit of the input changes half of the bits that choose a slot, wherever it is.
     #[test]
     fn every_bit_of_the_input_counts() {
-        let mut words = [0x2001_0db8_u32, 0x0102_0304, 0xa0b0_c0d0, 0x0708_090a, 0x9c40_01bb, 7];
-        let hash = |w: &[u32; 6]| {
-            flow(&Addr([w[0].to_be(), w[1].to_be(), w[2].to_be(), w[3].to_be()]), w[4].to_be(), w[5])
+        let mut words = [0x2001_0db8_u32, 0x0102_0304, 0xa0b0_c0d0, 0x0708_090a, 0x9c40_01bb, 7, 8];
+        let hash = |w: &[u32; 7]| {
+            let client = Addr::from_halves([pair(w[0], w[1]), pair(w[2], w[3])]);
+            flow(&client, w[4], pair(w[5], w[6]))
         };
-        for bit in 0..192 {
+        for bit in 0..224 {
             let mut changed = 0;
             for round in 0..256_u32 {
-                words[round as usize % 6] =
-                    words[round as usize % 6].wrapping_mul(0x01ff_7f1f).wrapping_add(round);
+                words[round as usize % 7] =
+                    words[round as usize % 7].wrapping_mul(0x01ff_7f1f).wrapping_add(round);
                 let mut other = words;
                 other[bit / 32] ^= 1 << (bit % 32);
                 // The upper half decides: slots are made by multiplication.

@@ -1,10 +1,10 @@
 //! The maps as vectors: the shipped decision without a kernel, for tests, models and fuzzing.
 
 use crate::abi::{
-    BackendCounters, BackendEntry, FlowKey, FlowValue, Key, NeighbourEntry, Report, ReverseEntry, RingLine,
-    RouteEntry, ServiceEntry, Settings, limits,
+    BackendCounters, BackendEntry, Filter, FlowKey, FlowValue, Key, NeighbourEntry, Report, ReverseEntry,
+    RingLine, RouteEntry, ServiceEntry, Settings, limits, tag,
 };
-use crate::addr::Addr;
+use crate::addr::{Addr, Family};
 use crate::pipeline::{Hop, Tables};
 use crate::reason::Reason;
 use crate::table;
@@ -23,6 +23,8 @@ pub struct HostTables {
     pub backends: Vec<BackendEntry>,
     /// `REVERSE`, a power of two long.
     pub reverse: Vec<ReverseEntry>,
+    /// `FILTER`.
+    pub filter: Filter,
     /// `ROUTES`.
     pub routes: Vec<RouteEntry>,
     /// `NEIGHBOURS`, a power of two long.
@@ -58,6 +60,7 @@ impl Default for HostTables {
             rings: vec![RingLine::default(); 256],
             backends: vec![BackendEntry::default(); 256],
             reverse: vec![ReverseEntry::default(); 256],
+            filter: Filter::EMPTY,
             routes: vec![RouteEntry::default(); limits::ROUTES as usize],
             neighbours: vec![NeighbourEntry::default(); 64],
             settings: Settings::default(),
@@ -82,7 +85,7 @@ impl HostTables {
     /// When the table is full.
     pub fn put_service(&mut self, entry: ServiceEntry) {
         let mask = self.service_mask();
-        put(&mut self.services, mask, entry, |e| &e.key);
+        put(&mut self.services, mask, entry, |e| &e.key, |e| &mut e.key);
     }
 
     /// Places a NAT backend for the way back.
@@ -91,8 +94,9 @@ impl HostTables {
     /// When the table is full.
     pub fn put_reverse(&mut self, entry: ReverseEntry) {
         let mask = self.reverse_mask();
-        put(&mut self.reverse, mask, entry, |e| &e.key);
-        self.settings.reverse += 1;
+        put(&mut self.reverse, mask, entry, |e| &e.key, |e| &mut e.key);
+        let bit = Filter::bit(table::hash(&entry.key));
+        self.filter.words[(bit / u64::BITS) as usize] |= 1 << (bit % u64::BITS);
     }
 
     /// Places a neighbour.
@@ -101,7 +105,7 @@ impl HostTables {
     /// When the table is full.
     pub fn put_neighbour(&mut self, entry: NeighbourEntry) {
         let mask = self.neighbour_mask();
-        put(&mut self.neighbours, mask, entry, |e| &e.key);
+        put(&mut self.neighbours, mask, entry, |e| &e.key, |e| &mut e.key);
     }
 
     /// Writes a slot of a ring.
@@ -111,18 +115,40 @@ impl HostTables {
     }
 }
 
-fn put<T: Copy>(entries: &mut [T], mask: u32, entry: T, key: impl Fn(&T) -> &Key) {
-    let at = |entries: &[T], place: u32| Some(*key(&entries[place as usize])).filter(|k| k.tag != 0);
+fn put<T: Copy>(
+    entries: &mut [T],
+    mask: u32,
+    entry: T,
+    key: impl Fn(&T) -> &Key,
+    key_mut: impl Fn(&mut T) -> &mut Key,
+) {
+    let at = |entries: &[T], place: u32| Some(key(&entries[place as usize]).alone()).filter(Key::valid);
+    let write = |entries: &mut [T], place: u32, entry: T| {
+        let there = &mut entries[place as usize];
+        let more = key(there).tag & tag::MORE;
+        *there = entry;
+        key_mut(there).tag |= more;
+    };
     let wanted = *key(&entry);
     if let Some(place) = table::places(&wanted, mask).into_iter().find(|p| at(entries, *p) == Some(wanted)) {
-        entries[place as usize] = entry;
+        write(entries, place, entry);
         return;
     }
     let plan = table::insert(&wanted, mask, |place| at(entries, place)).expect("the table is full");
     for (from, to) in plan.moves() {
-        entries[to as usize] = entries[from as usize];
+        let mut moving = entries[from as usize];
+        key_mut(&mut moving).tag &= !tag::MORE;
+        let first = table::places(key(&moving), mask)[0];
+        if first != to {
+            key_mut(&mut entries[first as usize]).tag |= tag::MORE;
+        }
+        write(entries, to, moving);
     }
-    entries[plan.place() as usize] = entry;
+    let first = table::places(&wanted, mask)[0];
+    if first != plan.place() {
+        key_mut(&mut entries[first as usize]).tag |= tag::MORE;
+    }
+    write(entries, plan.place(), entry);
 }
 
 impl Tables for HostTables {
@@ -132,17 +158,20 @@ impl Tables for HostTables {
     fn service_mask(&self) -> u32 {
         self.services.len() as u32 - 1
     }
-    fn ring_line(&self, line: u32) -> Option<&RingLine> {
-        self.rings.get(line as usize)
+    fn ring_line(&self, first: u32, line: u32) -> Option<&RingLine> {
+        self.rings.get(first as usize + line as usize)
     }
-    fn backend(&self, index: u32) -> Option<&BackendEntry> {
-        self.backends.get(index as usize)
+    fn backend(&self, first: u32, index: u32) -> Option<&BackendEntry> {
+        self.backends.get(first as usize + index as usize)
     }
     fn reverse(&self, place: u32) -> Option<&ReverseEntry> {
         self.reverse.get(place as usize)
     }
     fn reverse_mask(&self) -> u32 {
         self.reverse.len() as u32 - 1
+    }
+    fn filter(&self) -> Option<&Filter> {
+        Some(&self.filter)
     }
     fn route(&self, index: u32) -> Option<&RouteEntry> {
         self.routes.get(index as usize)
@@ -188,7 +217,7 @@ impl Tables for HostTables {
     fn checksums_finished_later(&self) -> bool {
         self.generic
     }
-    fn ask_kernel(&self, _: &Addr, dst: &Addr) -> Result<Hop, Reason> {
+    fn ask_kernel(&self, _: Family, _: &Addr, dst: &Addr) -> Result<Hop, Reason> {
         self.kernel.get(dst).copied().unwrap_or(Err(Reason::NoRoute))
     }
     fn send(&self, ifindex: u32) -> bool {

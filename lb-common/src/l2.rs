@@ -1,15 +1,15 @@
 //! The Ethernet header of the way out.
 
-use crate::packet::{Frame, put_word, word};
+use crate::packet::{Frame, double, put_double, put_word, word};
 
 /// Destination and source MAC address as words, as they lie in memory: bytes would be copied one by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Macs([u32; 3]);
+pub struct Macs(u64, u32);
 
 impl From<&[u8; 12]> for Macs {
     #[inline(always)]
     fn from(bytes: &[u8; 12]) -> Self {
-        Self([word(bytes, 0), word(bytes, 4), word(bytes, 8)])
+        Self(double(bytes, 0), word(bytes, 8))
     }
 }
 
@@ -17,16 +17,15 @@ impl Macs {
     /// Whether there are none.
     #[inline(always)]
     pub const fn is_empty(&self) -> bool {
-        self.0[0] | self.0[1] | self.0[2] == 0
+        self.0 | self.1 as u64 == 0
     }
 }
 
 /// Writes destination and source MAC addresses. `None`: no whole header.
 #[inline(always)]
-pub fn redirect<F: Frame + ?Sized>(frame: &mut F, Macs(words): Macs) -> Option<()> {
+pub fn redirect<F: Frame + ?Sized>(frame: &mut F, Macs(first, last): Macs) -> Option<()> {
     let header = frame.at_mut::<12>(0)?;
-    put_word(header, 0, words[0]);
-    put_word(header, 4, words[1]);
-    put_word(header, 8, words[2]);
+    put_double(header, 0, first);
+    put_word(header, 8, last);
     Some(())
 }

@@ -41,7 +41,7 @@ pub struct Turn {
 ///
 /// `ring.len()` must be one of [`SIZES`] and `turns.len()` at least `nodes.len()`, which is at most
 /// [`crate::abi::limits::BACKENDS_PER_SERVICE`]. Takes O(slots × log slots) steps for similar weights.
-pub fn build(nodes: &[Node], seed: u32, ring: &mut [u16], turns: &mut [Turn]) {
+pub fn build(nodes: &[Node], seed: u64, ring: &mut [u16], turns: &mut [Turn]) {
     ring.fill(NONE);
     let size = ring.len() as u32;
     let turns = &mut turns[..nodes.len()];
@@ -49,7 +49,9 @@ pub fn build(nodes: &[Node], seed: u32, ring: &mut [u16], turns: &mut [Turn]) {
         *turn = first_turn(node, index as u16, seed, size);
     }
     // Two nodes with one 64-bit hash would be the same node; addresses decide even then.
-    turns.sort_unstable_by_key(|t| (t.place, nodes[t.index as usize].addr.0, nodes[t.index as usize].port));
+    turns.sort_unstable_by_key(|t| {
+        (t.place, nodes[t.index as usize].addr.halves().map(u64::from_be), nodes[t.index as usize].port)
+    });
     let Some(most) = turns.iter().map(|t| t.weight).max().filter(|most| *most > 0) else { return };
     let mut free = size;
     // Half a turn in advance: shares are rounded to the nearest, not down in favour of the heaviest.
@@ -77,11 +79,11 @@ pub fn build(nodes: &[Node], seed: u32, ring: &mut [u16], turns: &mut [Turn]) {
 }
 
 /// Start and stride of a backend's permutation: `offset` and `skip` of the paper.
-fn first_turn(node: &Node, index: u16, seed: u32, size: u32) -> Turn {
+fn first_turn(node: &Node, index: u16, seed: u64, size: u32) -> Turn {
     let addr: [u8; 16] = zerocopy::transmute!(node.addr);
     let parts: [&[u8]; 2] = [&addr, &node.port.to_be_bytes()];
-    let place = hash::bytes(&parts, seed as u64);
-    let stride = hash::bytes(&parts, seed as u64 ^ 0x5bd1_e995_0000_0000);
+    let place = hash::bytes(&parts, seed);
+    let stride = hash::bytes(&parts, seed ^ 0x5bd1_e995_0000_0000);
     Turn {
         place,
         index,

@@ -1,8 +1,9 @@
 //! Rewriting an address and a port, with the checksums that cover them.
 
-use crate::addr::{Addr, UDP};
-use crate::checksum::{self, Delta};
-use crate::packet::{Frame, Packet, eth, half, ipv4, put_half, put_word, transport};
+use crate::abi::Correction;
+use crate::addr::{Addr, Family, UDP};
+use crate::checksum;
+use crate::packet::{Frame, Packet, eth, half, ipv4, put_double, put_half, put_word, transport};
 
 /// Which end of the packet is rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +27,11 @@ pub enum Sum {
 
 /// Whether the checksum field holds only the pseudo-header's sum: the sender left the rest to hardware
 /// (`CHECKSUM_PARTIAL`), and on veth there is none. A complete checksum equals it once in 65 536 packets.
+///
+/// `known` is what one of its endpoints and the protocol add, `other` the other address.
 #[inline(always)]
-pub fn looks_unfinished(packet: &Packet) -> bool {
-    let pseudo = checksum::pseudo(&packet.src, &packet.dst, packet.protocol, packet.length);
+pub const fn looks_unfinished(packet: &Packet, known: u16, other: &Addr) -> bool {
+    let pseudo = known as u64 + checksum::unknown(packet.family, other, packet.length);
     checksum::same(pseudo, packet.checksum)
 }
 
@@ -57,45 +60,54 @@ pub fn write_checksum<F: Frame + ?Sized>(frame: &mut F, packet: &Packet, checksu
 /// Whether a segment whose bytes sum to `sum` carries a complete and right checksum (RFC 1071, section 1, step 3).
 #[inline(always)]
 pub fn is_complete(packet: &Packet, sum: u16) -> bool {
-    let pseudo = checksum::pseudo(&packet.src, &packet.dst, packet.protocol, packet.length);
+    let pseudo = checksum::pseudo(packet.family, &packet.src, &packet.dst, packet.protocol, packet.length);
     checksum::fold(sum as u64 + pseudo) == 0xffff
 }
 
-/// Rewrites one end of a packet to `addr` and `port` (network order; 0 keeps the packet's). `checksum` is what the field
-/// would hold otherwise: the packet's, or what finished it. `None`: past the end.
+/// The endpoint that is written.
+#[derive(Clone, Copy, Debug)]
+pub struct New<'a> {
+    /// Its address.
+    pub addr: &'a Addr,
+    /// Its port in network order; 0 keeps the packet's.
+    pub port: u16,
+    /// What that does to checksums.
+    pub correction: Correction,
+}
+
+/// Rewrites one end of a packet. `checksum` is what the field would hold otherwise: the packet's, or what finished it.
+/// `None`: past the end.
 #[inline(always)]
 pub fn rewrite<F: Frame + ?Sized>(
     frame: &mut F,
     packet: &Packet,
     end: End,
-    addr: &Addr,
-    port: u16,
+    New { addr, port, correction }: New<'_>,
     sum: Sum,
     checksum: u16,
 ) -> Option<()> {
-    let (old_addr, old_port) = match end {
-        End::Destination => (packet.dst, packet.dst_port),
-        End::Source => (packet.src, packet.src_port),
+    let old_port = match end {
+        End::Destination => packet.dst_port,
+        End::Source => packet.src_port,
     };
     let port = if port == 0 { old_port } else { port };
-    let addresses = Delta::NONE.addr(&old_addr, addr).folded();
-    if old_addr.is_v4() {
+    if packet.family == Family::V4 {
         let ip = frame.at_mut::<{ ipv4::LEN }>(eth::LEN)?;
-        put_half(ip, 10, addresses.apply(half(ip, 10)));
+        put_half(ip, 10, checksum::correct(half(ip, 10), correction.address));
         put_word(ip, if end == End::Destination { 16 } else { 12 }, addr.last());
     } else {
         // Offsets of the addresses in the IPv6 header: RFC 8200, section 3.
         let at = eth::LEN + if end == End::Destination { 24 } else { 8 };
         let field = frame.at_mut::<16>(at)?;
-        for n in 0..4 {
-            put_word(field, n * 4, addr.0[n]);
-        }
+        let [first, last] = addr.halves();
+        put_double(field, 0, first);
+        put_double(field, 8, last);
     }
     let checksum = match sum {
         Sum::Absent => 0,
-        Sum::Partial => addresses.apply_to_sum(checksum),
+        Sum::Partial => checksum::add(checksum, correction.address),
         Sum::Complete => {
-            let updated = addresses.half(old_port, port).apply(checksum);
+            let updated = checksum::correct(checksum, correction.endpoint);
             if packet.protocol == UDP { checksum::udp(updated) } else { updated }
         }
     };

@@ -4,15 +4,16 @@
 
 use crate::abi::service::flags::NAT;
 use crate::abi::{
-    BackendEntry, FlowKey, FlowValue, Key, NeighbourEntry, Report, ReverseEntry, RingLine, RouteEntry,
-    ServiceEntry, Settings, limits, route,
+    BackendEntry, Filter, FlowKey, FlowValue, Key, NeighbourEntry, Report, ReverseEntry, RingLine,
+    RouteEntry, ServiceEntry, Settings, limits, route,
 };
-use crate::addr::{Addr, UDP};
+use crate::addr::{Addr, Family, UDP};
 use crate::l2::Macs;
-use crate::nat::{self, End, Sum};
+use crate::nat::{self, End, New, Sum};
 use crate::packet::{Frame, Packet, Parsed, eth, ipv4, ipv6};
 use crate::reason::{Fate, Reason};
 use crate::{checksum, l2, select, table};
+use core::hint::black_box;
 
 /// What the decision needs from its surroundings: the maps, a clock, the kernel's routing table, counters.
 ///
@@ -23,14 +24,16 @@ pub trait Tables {
     fn service(&self, place: u32) -> Option<&ServiceEntry>;
     /// Size of `SERVICES` minus one.
     fn service_mask(&self) -> u32;
-    /// A line of `RINGS`.
-    fn ring_line(&self, line: u32) -> Option<&RingLine>;
-    /// An entry of `BACKENDS`.
-    fn backend(&self, index: u32) -> Option<&BackendEntry>;
+    /// A line of the ring that begins at the line `first` of `RINGS`.
+    fn ring_line(&self, first: u32, line: u32) -> Option<&RingLine>;
+    /// An entry of the block that begins at the entry `first` of `BACKENDS`.
+    fn backend(&self, first: u32, index: u32) -> Option<&BackendEntry>;
     /// `REVERSE` at a place, empty or not.
     fn reverse(&self, place: u32) -> Option<&ReverseEntry>;
     /// Size of `REVERSE` minus one.
     fn reverse_mask(&self) -> u32;
+    /// The entry of `FILTER`.
+    fn filter(&self) -> Option<&Filter>;
     /// An entry of `ROUTES`.
     fn route(&self, index: u32) -> Option<&RouteEntry>;
     /// `NEIGHBOURS` at a place, empty or not.
@@ -61,12 +64,12 @@ pub trait Tables {
     fn ingress(&self) -> u32;
     /// Whether somebody after us finishes checksums: the program runs on socket buffers, not in the driver.
     fn checksums_finished_later(&self) -> bool;
-    /// Asks the kernel for the way from `src` to `dst`, and on [`Reason::NoNeighbour`] the agent to resolve it.
-    fn ask_kernel(&self, src: &Addr, dst: &Addr) -> Result<Hop, Reason>;
+    /// Asks the kernel for the way from `src` to `dst`, both of `family`, and on [`Reason::NoNeighbour`] the agent to resolve it.
+    fn ask_kernel(&self, family: Family, src: &Addr, dst: &Addr) -> Result<Hop, Reason>;
     /// Prepares to send out of an interface; `false` if it is not known.
     fn send(&self, ifindex: u32) -> bool;
 
-    /// Counts why a packet left. Service 0 is no service.
+    /// Counts why a packet left that no backend was counted for. Service 0 is no service.
     fn count(&self, service: u32, reason: Reason);
     /// Counts a packet towards a backend.
     fn count_towards(&self, row: u32, bytes: u64, new: bool);
@@ -115,19 +118,25 @@ pub fn run<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
             report.egress = verdict.egress;
         }
     });
-    tables.count(verdict.service, verdict.reason);
+    // What is forwarded or returned was counted for its backend, whose service it is for.
+    if !verdict.reason.counted_by_backends() {
+        tables.count(verdict.service, verdict.reason);
+    }
     verdict
 }
 
 #[inline(always)]
 fn decide<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     // Each family goes its own way from here, so that the compiler knows which words of an address are constants.
-    match eth::ethertype(frame) {
-        None => Verdict::stop(0, Reason::Truncated),
-        Some(eth::IPV4) => flow(frame, tables, ipv4::parse(frame)),
-        Some(eth::IPV6) => flow(frame, tables, ipv6::parse(frame)),
-        Some(other) => Verdict::stop(0, eth::reason(other)),
+    let Some(ethertype) = eth::ethertype(frame) else { return Verdict::stop(0, Reason::Truncated) };
+    // One by one, and the others out of sight: of a `match` the compiler makes a search, in which these come last.
+    if ethertype == eth::IPV4 {
+        return flow(frame, tables, ipv4::parse(frame));
     }
+    if ethertype == eth::IPV6 {
+        return flow(frame, tables, ipv6::parse(frame));
+    }
+    Verdict::stop(0, eth::reason(black_box(ethertype)))
 }
 
 #[inline(always)]
@@ -139,29 +148,31 @@ fn flow<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, parsed: Parsed)
     if let Some(service) = find_service(tables, &packet) {
         return towards(frame, tables, packet, service);
     }
-    if let Some(settings) = tables.settings()
-        && settings.reverse != 0
-        && let Some(entry) = find_reverse(tables, &packet)
-    {
-        return back(frame, tables, packet, entry, settings);
+    if let Some(entry) = find_reverse(tables, &packet) {
+        return back(frame, tables, packet, entry);
     }
     Verdict::stop(0, Reason::NotAService)
 }
 
 #[inline(always)]
 fn find_service<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ServiceEntry> {
-    let key = Key::endpoint(packet.dst, packet.dst_port, packet.protocol);
-    let [first, second] = table::places(&key, tables.service_mask());
-    let found = |place| tables.service(place).filter(|s| s.key == key);
-    found(first).or_else(|| found(second))
+    let key = packet.destination();
+    table::look(
+        (&key, table::hash(&key)),
+        tables.service_mask(),
+        |place| tables.service(place),
+        |entry| &entry.key,
+    )
 }
 
 #[inline(always)]
 fn find_reverse<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ReverseEntry> {
-    let key = Key::endpoint(packet.src, packet.src_port, packet.protocol);
-    let [first, second] = table::places(&key, tables.reverse_mask());
-    let found = |place| tables.reverse(place).filter(|s| s.key == key);
-    found(first).or_else(|| found(second))
+    let key = packet.source();
+    let hash = table::hash(&key);
+    if !tables.filter()?.may_hold(hash) {
+        return None;
+    }
+    table::look((&key, hash), tables.reverse_mask(), |place| tables.reverse(place), |entry| &entry.key)
 }
 
 /// A packet for a service: towards one of its backends.
@@ -184,13 +195,14 @@ fn towards<F: Frame + ?Sized, T: Tables>(
         return Verdict::stop(service.id, Reason::NoDevice);
     }
     let bytes = frame.len() as u64;
-    let settled = settle_checksum(frame, tables, &packet);
+    let settled = settle_checksum(frame, tables, &packet, service.sum, &packet.src);
     if settled.too_long {
         return Verdict::stop(service.id, Reason::Unfinished);
     }
     let Settled { sum, checksum, .. } = settled;
     let rewritten = if service.flags & NAT != 0 {
-        nat::rewrite(frame, &packet, End::Destination, &backend.addr, backend.port, sum, checksum)
+        let new = New { addr: &backend.addr, port: backend.port, correction: backend.correction };
+        nat::rewrite(frame, &packet, End::Destination, new, sum, checksum)
     } else if checksum != packet.checksum {
         nat::write_checksum(frame, &packet, checksum)
     } else {
@@ -211,10 +223,9 @@ fn back<F: Frame + ?Sized, T: Tables>(
     tables: &T,
     packet: Packet,
     entry: &ReverseEntry,
-    settings: &Settings,
 ) -> Verdict {
     tables.note(|report| report.counters = entry.counters);
-    let hop = match way_back(tables, settings, &entry.vip, &packet.dst) {
+    let hop = match way_back(tables, &entry.vip, &packet) {
         Ok(hop) => hop,
         Err(reason) => return Verdict::stop(entry.service, reason),
     };
@@ -222,12 +233,13 @@ fn back<F: Frame + ?Sized, T: Tables>(
         return Verdict::stop(entry.service, Reason::NoDevice);
     }
     let bytes = frame.len() as u64;
-    let settled = settle_checksum(frame, tables, &packet);
+    let settled = settle_checksum(frame, tables, &packet, entry.sum, &packet.dst);
     if settled.too_long {
         return Verdict::stop(entry.service, Reason::Unfinished);
     }
     let Settled { sum, checksum, .. } = settled;
-    let rewritten = nat::rewrite(frame, &packet, End::Source, &entry.vip, entry.port, sum, checksum);
+    let new = New { addr: &entry.vip, port: entry.port, correction: entry.correction };
+    let rewritten = nat::rewrite(frame, &packet, End::Source, new, sum, checksum);
     if rewritten.and_then(|()| l2::redirect(frame, hop.macs)).is_none() {
         return Verdict::stop(entry.service, Reason::Truncated);
     }
@@ -245,15 +257,21 @@ struct Settled {
     checksum: u16,
 }
 
-/// Finds out what the transport checksum is.
+/// Finds out what the transport checksum is. `known` and `other`: see [`nat::looks_unfinished`].
 #[inline(always)]
-fn settle_checksum<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, packet: &Packet) -> Settled {
+fn settle_checksum<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    tables: &T,
+    packet: &Packet,
+    known: u16,
+    other: &Addr,
+) -> Settled {
     let as_it_is = |sum| Settled { too_long: false, sum, checksum: packet.checksum };
     // Over IPv4 only: RFC 8200, section 8.1, forbids it in IPv6.
-    if packet.checksum == 0 && packet.protocol == UDP && packet.src.is_v4() {
+    if packet.checksum == 0 && packet.protocol == UDP && packet.family == Family::V4 {
         return as_it_is(Sum::Absent);
     }
-    if !nat::looks_unfinished(packet) {
+    if !nat::looks_unfinished(packet, known, other) {
         return as_it_is(Sum::Complete);
     }
     // On socket buffers the sender's mark is still there, and whoever finishes the checksum adds to what the field
@@ -274,16 +292,16 @@ fn settle_checksum<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, packet: 
 
 /// The way to a client: compiled routes first, the kernel's own look-up (about 90 ns) where they do not answer.
 #[inline(always)]
-fn way_back<T: Tables>(tables: &T, settings: &Settings, src: &Addr, dst: &Addr) -> Result<Hop, Reason> {
-    let generation = settings.routes & 1;
-    let family = if dst.is_v4() { 0 } else { 1 };
-    let first = (generation * 2 + family) * limits::ROUTES_PER_FAMILY;
+fn way_back<T: Tables>(tables: &T, src: &Addr, packet: &Packet) -> Result<Hop, Reason> {
+    let generation = tables.settings().map_or(0, |settings| settings.routes & 1);
+    let (dst, family) = (&packet.dst, packet.family);
+    let first = (generation * 2 + family as u32) * limits::ROUTES_PER_FAMILY;
     for n in 0..limits::ROUTES_PER_FAMILY {
         let Some(entry) = tables.route(first + n) else { break };
         if entry.kind == route::kind::END {
             break;
         }
-        if !covers(entry, dst) {
+        if !covers(entry, family, dst) {
             continue;
         }
         match entry.kind {
@@ -297,22 +315,26 @@ fn way_back<T: Tables>(tables: &T, settings: &Settings, src: &Addr, dst: &Addr) 
         }
         break;
     }
-    tables.ask_kernel(src, dst)
+    tables.ask_kernel(family, src, dst)
 }
 
 #[inline(always)]
-fn covers(route: &RouteEntry, addr: &Addr) -> bool {
-    let differ = |n: usize| (addr.0[n] & route.mask.0[n]) ^ route.prefix.0[n];
-    if addr.is_v4() {
-        return differ(3) == 0;
+fn covers(route: &RouteEntry, family: Family, addr: &Addr) -> bool {
+    if family == Family::V4 {
+        return addr.last() & route.mask.last() == route.prefix.last();
     }
-    differ(0) | differ(1) | differ(2) | differ(3) == 0
+    let ([a, b], [c, d], [e, f]) = (addr.halves(), route.mask.halves(), route.prefix.halves());
+    ((a & c) ^ e) | ((b & d) ^ f) == 0
 }
 
 #[inline(always)]
 fn on_link<T: Tables>(tables: &T, addr: &Addr, ifindex: u32) -> Option<Hop> {
-    let key = Key { addr: *addr, tag: ifindex };
-    let [first, second] = table::places(&key, tables.neighbour_mask());
-    let found = |place| tables.neighbour(place).filter(|n| n.key == key);
-    found(first).or_else(|| found(second)).map(|n| Hop { macs: Macs::from(&n.macs), ifindex })
+    let key = Key::neighbour(*addr, ifindex)?;
+    table::look(
+        (&key, table::hash(&key)),
+        tables.neighbour_mask(),
+        |place| tables.neighbour(place),
+        |entry| &entry.key,
+    )
+    .map(|n| Hop { macs: Macs::from(&n.macs), ifindex })
 }

@@ -1,4 +1,4 @@
-//! Why a packet left the program the way it did. Every exit counts exactly one.
+//! Why a packet left the program the way it did. Every exit counts exactly one: here, or with a backend.
 
 /// What happens to the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,12 @@ macro_rules! reasons {
             /// What it means, in a sentence.
             pub const fn describe(self) -> &'static str {
                 match self { $(Self::$name => concat!($($doc),+),)+ }
+            }
+
+            /// Whether a backend's counters tell of the packet: then nothing else has to.
+            #[inline(always)]
+            pub const fn counted_by_backends(self) -> bool {
+                matches!(self, Self::Forwarded | Self::Returned)
             }
 
             /// What happens to the packet.

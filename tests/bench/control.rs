@@ -30,7 +30,7 @@ pub(crate) fn ring(values: &mut Values) {
     let (mut slots, mut turns) = (vec![0; 65_537], vec![Turn::default(); nodes.len()]);
     let times = (0..ROUNDS).map(|seed| {
         let start = Instant::now();
-        maglev::build(&nodes, seed, &mut slots, &mut turns);
+        maglev::build(&nodes, u64::from(seed), &mut slots, &mut turns);
         milliseconds(start)
     });
     let times = Spread::of(times.collect());

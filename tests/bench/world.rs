@@ -101,7 +101,7 @@ impl Setup {
             neighbours: 16,
             flows: self.flows,
             embryonic: self.flows,
-            counters: backends + 128,
+            counters: backends + self.services + 128,
             reasons: self.services + 1,
         }
     }
@@ -197,6 +197,12 @@ impl World {
         let mut packets = 0;
         for row in 0..self.counters.reason_rows() {
             packets += self.counters.reasons(row)?[reason as usize];
+        }
+        for service in self.control.tables.services.iter() {
+            let block = service.backends..service.backends + service.capacity;
+            let entries = block.filter_map(|index| self.control.tables.backends.get(index));
+            packets += self.counters.service(&service, entries)?[reason as usize];
+            packets -= self.counters.reasons(service.id)?[reason as usize];
         }
         let backends = self.counters.backends()?;
         let counted = match reason {

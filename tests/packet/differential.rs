@@ -115,7 +115,7 @@ fn disturb(lab: &mut Lab<'_>) {
     let routes = [[on_link[0], gateway(false)], [on_link[1], gateway(true)]];
     lab.kernel.tables.routes.publish(&routes[0], &routes[1]).expect("room for the routes");
     for known in ["198.51.100.7", "2001:db8:1::7"] {
-        let key = Key { addr: address(known).into(), tag: LOOPBACK };
+        let key = Key::neighbour(address(known).into(), LOOPBACK).expect("a small index");
         let entry = NeighbourEntry { key, macs: [2, 0, 0, 0, 4, 4, 2, 0, 0, 0, 0, 2] };
         lab.kernel.tables.neighbours.put(&entry).expect("room for a neighbour");
     }

@@ -38,7 +38,7 @@ fn a_million_sources_leave_nothing_in_steady_state() {
             assert_eq!(moved.counters.keys().collect::<Vec<_>>(), [&row]);
             let counted = &moved.counters[&row];
             assert_eq!((counted.packets, counted.flows), (count.into(), count.into()));
-            assert_eq!(moved.reasons.values().collect::<Vec<_>>(), [&u64::from(count)]);
+            assert!(moved.reasons.is_empty(), "nothing but forwarded packets: {:?}", moved.reasons);
         }
         let steady = lab.kernel.snapshot();
         assert!(steady.flows.is_empty() && steady.embryos.is_empty());

@@ -73,8 +73,10 @@ fn the_longest_compiled_route_counts() {
         ];
         let neighbour: Macs = [2, 0, 0, 0, 4, 4, 2, 0, 0, 0, 0, 2];
         for known in ["198.51.100.7", "2001:db8:1::7"] {
-            let entry =
-                NeighbourEntry { key: Key { addr: address(known).into(), tag: LOOPBACK }, macs: neighbour };
+            let entry = NeighbourEntry {
+                key: Key::neighbour(address(known).into(), LOOPBACK).expect("a small index"),
+                macs: neighbour,
+            };
             lab.kernel.tables.neighbours.put(&entry).expect("room for a neighbour");
         }
         // Twice: each publishing takes the other generation.
@@ -226,7 +228,7 @@ fn nothing_comes_back_for_services_without_replies() {
         for one in &served {
             lab.change(one.name, |service| service.mode = lb_userspace::model::Mode::L2);
         }
-        assert_eq!(lab.kernel.tables.settings.get().reverse, 0);
+        assert_eq!(lab.kernel.tables.reverse.used(), 0);
         for one in &served {
             lab.flow(format!("{}: L2 does not rewrite replies", one.name), &one.reply())
                 .expect(passed(Reason::NotAService));

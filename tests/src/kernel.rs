@@ -224,7 +224,7 @@ pub struct Snapshot {
 pub struct Moved {
     /// What was added to rows of `COUNTERS`.
     pub counters: BTreeMap<u32, BackendCounters>,
-    /// What was added to `REASONS`, by service id and reason's number.
+    /// What was added to `REASONS`, by service id and reason's number: reasons that backends do not count.
     pub reasons: BTreeMap<(u32, usize), u64>,
     /// Entries of `FLOWS` that are new, another's, or gone.
     pub flows: BTreeMap<FlowId, Option<Owner>>,
@@ -236,7 +236,9 @@ impl Moved {
     /// One more packet of a service (0: of none) left for a reason.
     #[must_use]
     pub fn reason(mut self, service: u32, reason: Reason) -> Self {
-        *self.reasons.entry((service, reason as usize)).or_default() += 1;
+        if !reason.counted_by_backends() {
+            *self.reasons.entry((service, reason as usize)).or_default() += 1;
+        }
         self
     }
 }

@@ -1,6 +1,6 @@
 //! `BACKENDS`: where packets go.
 
-use super::abi;
+use super::{Correction, abi};
 use crate::addr::Addr;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -34,8 +34,10 @@ pub struct BackendEntry {
     pub counters: u32,
     /// Largest IP packet on the way to it, bytes.
     pub mtu: u32,
+    /// What rewriting from the service's endpoint to this one does to checksums.
+    pub correction: Correction,
     /// Room for what comes.
-    pub reserved: [u32; 4],
+    pub reserved: [u32; 3],
 }
 abi!(BackendEntry, 64);
 

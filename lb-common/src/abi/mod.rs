@@ -3,12 +3,16 @@
 //! Every type here is proved by `zerocopy` to have no padding and to be valid for every bit pattern, and its size is
 //! written down. Whole cache lines (64 bytes) are used where the hot path reads, so that an entry costs one miss.
 
+use crate::addr::{Addr, Family, pair};
+use crate::checksum;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub mod backend;
+pub mod correction;
 pub mod counter;
 pub mod event;
 pub mod explain;
+pub mod filter;
 pub mod flow;
 pub mod limits;
 pub mod names;
@@ -20,9 +24,11 @@ pub mod service;
 pub mod settings;
 
 pub use backend::BackendEntry;
+pub use correction::Correction;
 pub use counter::{BackendCounters, ReasonCounters};
 pub use event::Event;
 pub use explain::Report;
+pub use filter::Filter;
 pub use flow::{FlowKey, FlowValue};
 pub use neighbour::NeighbourEntry;
 pub use reverse::ReverseEntry;
@@ -33,7 +39,7 @@ pub use settings::Settings;
 
 /// Layout of everything in this module. A change of any type raises it; pins of another schema are migrated, never
 /// reinterpreted: the number is part of the pin directory's name.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// Types that may lie in a map: plain old data without padding.
 pub trait Plain: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + 'static {}
@@ -55,8 +61,9 @@ pub(crate) use abi;
 
 /// The key of a two-choice table: an address, and a word that makes it exact.
 ///
-/// For services and the way back the word is `port (network order) | protocol << 16 | VALID << 24`; for neighbours it is
-/// the interface. A word of zero means the entry is empty; writers store it last.
+/// For services and the way back the word is `port (network order) | protocol << 16`; for neighbours it is the interface.
+/// Bits of [`tag`] are set beside: one in every valid key, one for the family, so that the last word of an IPv4 address
+/// and the tag are the whole key, and one that belongs to the place and not to the key. Writers store the word last.
 #[derive(
     Clone,
     Copy,
@@ -75,20 +82,126 @@ pub(crate) use abi;
 #[repr(C)]
 pub struct Key {
     /// IPv6 address, or IPv4 mapped into `::ffff:0:0/96`, in network order.
-    pub addr: crate::addr::Addr,
-    /// What makes the key exact and the entry valid; zero is empty.
+    pub addr: Addr,
+    /// What makes the key exact, see [`tag`].
     pub tag: u32,
 }
 abi!(Key, 20);
 
-/// The bit of [`Key::tag`] that is set in every valid endpoint key.
-pub const VALID: u32 = 1 << 24;
+/// Bits of [`Key::tag`].
+pub mod tag {
+    /// Set in every valid key: without it a place is empty.
+    pub const VALID: u32 = 1 << 29;
+    /// The address is an IPv4 address.
+    pub const V4: u32 = 1 << 30;
+    /// Says something about the place: a key whose first place this is lies in its second one. Without it, a key that is
+    /// not here is nowhere.
+    pub const MORE: u32 = 1 << 31;
+    /// What is left for an interface's index.
+    pub const INDEX: u32 = VALID - 1;
+}
+
+/// What a place of a two-choice table holds for somebody who looks for a key there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The key.
+    Here,
+    /// Another key or none, and this key, if its first place is here, may lie in its second one.
+    Elsewhere,
+    /// Another key or none, and this key, if its first place is here, is not in the table.
+    Nowhere,
+}
 
 impl Key {
     /// The key of an endpoint. `port` is in network order, as it stands in a packet.
     #[inline(always)]
-    pub const fn endpoint(addr: crate::addr::Addr, port: u16, protocol: u8) -> Self {
-        Self { addr, tag: port as u32 | (protocol as u32) << 16 | VALID }
+    pub const fn endpoint(addr: Addr, port: u16, protocol: u8) -> Self {
+        Self::endpoint_of(addr.family(), addr, port, protocol)
+    }
+
+    /// The same for an address whose family is known.
+    #[inline(always)]
+    pub(crate) const fn endpoint_of(family: Family, addr: Addr, port: u16, protocol: u8) -> Self {
+        Self::new(family, addr, port as u32 | (protocol as u32) << 16)
+    }
+
+    /// The key of a neighbour. Indexes that leave no room for the other bits of [`tag`] have no key: no kernel gives them
+    /// out before half a billion others.
+    #[inline(always)]
+    pub const fn neighbour(addr: Addr, ifindex: u32) -> Option<Self> {
+        if ifindex <= tag::INDEX { Some(Self::new(addr.family(), addr, ifindex)) } else { None }
+    }
+
+    #[inline(always)]
+    const fn new(family: Family, addr: Addr, word: u32) -> Self {
+        let family = match family {
+            Family::V4 => tag::V4,
+            Family::V6 => 0,
+        };
+        Self { addr, tag: word | tag::VALID | family }
+    }
+
+    /// What the endpoint adds to the sum of a pseudo-header: its address and the protocol, folded.
+    pub fn sum(&self) -> u16 {
+        checksum::fold(checksum::known(self.family(), &self.addr, self.protocol()))
+    }
+
+    /// The family of its address.
+    #[inline(always)]
+    pub const fn family(&self) -> Family {
+        if self.tag & tag::V4 != 0 { Family::V4 } else { Family::V6 }
+    }
+
+    /// Whether a key lies here.
+    pub const fn valid(&self) -> bool {
+        self.tag & tag::VALID != 0
+    }
+
+    /// The key alone, without what its place says.
+    #[must_use]
+    pub const fn alone(self) -> Self {
+        Self { tag: self.tag & !tag::MORE, ..self }
+    }
+
+    /// The interface of a neighbour's key.
+    pub const fn ifindex(&self) -> u32 {
+        self.tag & tag::INDEX
+    }
+
+    /// The address's last word and the tag: all of an IPv4 key.
+    #[inline(always)]
+    pub(crate) const fn tail(&self) -> u64 {
+        pair(self.addr.last(), self.tag)
+    }
+
+    /// [`Key::tail`] of a key in a table: both words at once.
+    #[inline(always)]
+    fn stored_tail(&self) -> u64 {
+        let bytes: &[u8; size_of::<Self>()] = zerocopy::transmute_ref!(self);
+        match bytes.last_chunk() {
+            Some(tail) => u64::from_ne_bytes(*tail),
+            None => unreachable!(),
+        }
+    }
+
+    /// What this place says about a key that is looked for.
+    #[inline(always)]
+    pub fn holds(&self, wanted: &Self) -> Place {
+        const MORE: u64 = pair(0, tag::MORE);
+        let tail = self.stored_tail();
+        let mut differs = (tail ^ wanted.tail()) & !MORE;
+        // The family is in the tag: what else there is of an IPv4 address is known then.
+        if matches!(wanted.family(), Family::V6) {
+            let ([a, b], [c, d]) = (self.addr.halves(), wanted.addr.halves());
+            differs |= (a ^ c) | (b ^ d);
+        }
+        if differs == 0 {
+            Place::Here
+        } else if tail & MORE != 0 {
+            Place::Elsewhere
+        } else {
+            Place::Nowhere
+        }
     }
 
     /// The port, in network order.

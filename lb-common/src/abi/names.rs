@@ -16,6 +16,8 @@ pub const RINGS: &str = "RINGS";
 pub const BACKENDS: &str = "BACKENDS";
 /// NAT backends by their endpoint, for the way back.
 pub const REVERSE: &str = "REVERSE";
+/// Which sources may be in `REVERSE`.
+pub const FILTER: &str = "FILTER";
 /// The routes back to clients.
 pub const ROUTES: &str = "ROUTES";
 /// MAC addresses of on-link clients.
@@ -40,9 +42,9 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const EXPLAIN: &str = "EXPLAIN";
 
 /// Every map that is pinned and adopted.
-pub const MAPS: [&str; 15] = [
-    SERVICES, RINGS, BACKENDS, REVERSE, ROUTES, NEIGHBOURS, FLOWS, EMBRYONIC, COUNTERS, REASONS, EVENTS,
-    DEVICES, INTERFACES, SETTINGS, EXPLAIN,
+pub const MAPS: [&str; 16] = [
+    SERVICES, RINGS, BACKENDS, REVERSE, FILTER, ROUTES, NEIGHBOURS, FLOWS, EMBRYONIC, COUNTERS, REASONS,
+    EVENTS, DEVICES, INTERFACES, SETTINGS, EXPLAIN,
 ];
 /// Every program of the object.
 pub const PROGRAMS: [&str; 3] = [BALANCE, EXPLAIN_PROGRAM, PASS];

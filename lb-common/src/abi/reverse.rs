@@ -1,6 +1,6 @@
 //! `REVERSE`: from a NAT backend's endpoint to the service it answers for.
 
-use super::{Key, abi};
+use super::{Correction, Key, abi};
 use crate::addr::Addr;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -18,9 +18,11 @@ pub struct ReverseEntry {
     pub vip: Addr,
     /// The service's port in network order.
     pub port: u16,
-    /// Always zero.
-    pub pad: u16,
+    /// [`Key::sum`] of its key: what is known beforehand of each packet's pseudo-header.
+    pub sum: u16,
+    /// What rewriting from the backend's endpoint to the service's does to checksums.
+    pub correction: Correction,
     /// Room for what comes.
-    pub reserved: [u32; 4],
+    pub reserved: [u32; 3],
 }
 abi!(ReverseEntry, 64);

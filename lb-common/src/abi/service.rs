@@ -32,10 +32,16 @@ pub struct ServiceEntry {
     /// How many entries of `BACKENDS` belong to it, used or not.
     pub capacity: u32,
     /// Seed of the flow hash, from the service's name and the cluster's seed.
-    pub seed: u32,
+    pub seed: u64,
     /// Mode and tracking, see [`flags`].
     pub flags: u32,
+    /// [`Key::sum`] of its key: what is known beforehand of each packet's pseudo-header.
+    pub sum: u16,
+    /// Always zero.
+    pub pad: u16,
+    /// Row of `COUNTERS` that the agent adds to what backends had counted that are gone.
+    pub past: u32,
     /// Room for what comes.
-    pub reserved: [u32; 4],
+    pub reserved: u32,
 }
 abi!(ServiceEntry, 64);

@@ -9,12 +9,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub struct Settings {
     /// Generation of `ROUTES` that is in force: 0 or 1.
     pub routes: u32,
-    /// How many NAT backends `REVERSE` holds: zero spares every foreign packet the lookup.
-    pub reverse: u32,
     /// Counts up with each new occupant of a `BACKENDS` entry; the agent's source of generations.
     pub generation: u32,
     /// Room for what comes.
-    pub reserved: [u32; 13],
+    pub reserved: [u32; 14],
 }
 abi!(Settings, 64);
 

@@ -1,7 +1,8 @@
 //! IPv4 (RFC 791).
 
-use super::{Frame, Parsed, eth, half, transport, word};
-use crate::addr::{Addr, TCP, UDP};
+use super::transport::{self, Ends};
+use super::{Frame, Parsed, eth, half, word};
+use crate::addr::{Addr, Family, TCP, UDP};
 use crate::reason::Reason;
 
 /// Length of a header without options, bytes.
@@ -30,18 +31,19 @@ pub fn parse<F: Frame + ?Sized>(frame: &F) -> Parsed {
             Reason::Truncated
         });
     }
-    let protocol = ip[9];
     if half(ip, 6) & FRAGMENT != 0 {
         return Parsed::NotOurs(Reason::Fragment);
     }
-    let (src, dst) = (Addr::v4(word(ip, 12)), Addr::v4(word(ip, 16)));
+    let ends = Ends { family: Family::V4, src: Addr::v4(word(ip, 12)), dst: Addr::v4(word(ip, 16)) };
     let length = total - LEN as u16;
-    match protocol {
-        TCP => transport::tcp(frame, src, dst, TRANSPORT, length),
-        UDP => transport::udp(frame, src, dst, TRANSPORT, length),
-        ICMP => Parsed::NotOurs(Reason::Icmp),
-        _ => Parsed::NotOurs(Reason::OtherProtocol),
+    // One by one: of a `match` the compiler makes a search, in which the most frequent come last.
+    if ip[9] == TCP {
+        return transport::tcp(frame, ends, TRANSPORT, length);
     }
+    if ip[9] == UDP {
+        return transport::udp(frame, ends, TRANSPORT, length);
+    }
+    Parsed::NotOurs(if ip[9] == ICMP { Reason::Icmp } else { Reason::OtherProtocol })
 }
 
 /// A first byte other than "version 4, five words".

@@ -1,7 +1,10 @@
 //! IPv6 (RFC 8200).
 
-use super::{Frame, Parsed, eth, half, transport, word};
-use crate::addr::{Addr, TCP, UDP};
+use core::hint::black_box;
+
+use super::transport::{self, Ends};
+use super::{Frame, Parsed, double, eth, half};
+use crate::addr::{Addr, Family, TCP, UDP};
 use crate::reason::Reason;
 
 /// Length of the header, bytes.
@@ -25,20 +28,30 @@ pub fn parse<F: Frame + ?Sized>(frame: &F) -> Parsed {
     if TRANSPORT + length as usize > frame.len() {
         return Parsed::Malformed(Reason::Truncated);
     }
-    let src = Addr([word(ip, 8), word(ip, 12), word(ip, 16), word(ip, 20)]);
-    let dst = Addr([word(ip, 24), word(ip, 28), word(ip, 32), word(ip, 36)]);
+    let [src, dst] = [[double(ip, 8), double(ip, 16)], [double(ip, 24), double(ip, 32)]];
     // Addresses from ::ffff:0:0/96 never appear on the wire (RFC 4291, section 2.5.5.2, RFC 5735): here they would be
     // taken for IPv4.
-    if src.is_v4() || dst.is_v4() {
+    if Addr::is_mapped(src) || Addr::is_mapped(dst) {
         return Parsed::Malformed(Reason::MalformedIp);
     }
-    match ip[6] {
-        TCP => transport::tcp(frame, src, dst, TRANSPORT, length),
-        UDP => transport::udp(frame, src, dst, TRANSPORT, length),
-        ICMP => Parsed::NotOurs(Reason::Icmp),
-        FRAGMENT => Parsed::NotOurs(Reason::Fragment),
+    let ends = Ends { family: Family::V6, src: Addr::from_halves(src), dst: Addr::from_halves(dst) };
+    // One by one, and the others out of sight: of a `match` the compiler makes a search, in which these come last.
+    if ip[6] == TCP {
+        return transport::tcp(frame, ends, TRANSPORT, length);
+    }
+    if ip[6] == UDP {
+        return transport::udp(frame, ends, TRANSPORT, length);
+    }
+    Parsed::NotOurs(unusual(black_box(ip[6])))
+}
+
+/// Why a packet with this next header is not looked at.
+const fn unusual(next: u8) -> Reason {
+    match next {
+        ICMP => Reason::Icmp,
+        FRAGMENT => Reason::Fragment,
         // Hop-by-hop, routing, authentication, destination options, mobility, HIP, shim6 (RFC 7045, section 4).
-        0 | 43 | 51 | 60 | 135 | 139 | 140 => Parsed::NotOurs(Reason::Ipv6Extension),
-        _ => Parsed::NotOurs(Reason::OtherProtocol),
+        0 | 43 | 51 | 60 | 135 | 139 | 140 => Reason::Ipv6Extension,
+        _ => Reason::OtherProtocol,
     }
 }

@@ -5,7 +5,9 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod transport;
 
-use crate::addr::Addr;
+use crate::abi::Key;
+use crate::addr::{Addr, Family};
+use crate::hash;
 use crate::reason::Reason;
 
 /// A packet whose bytes can be reached with bounds checked: a slice on the host, `xdp_md` in the kernel.
@@ -63,6 +65,8 @@ pub enum Parsed {
 /// A TCP segment or UDP datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
+    /// The family of both addresses. Each family goes its own way through the program, on which this is a constant.
+    pub family: Family,
     /// Source address.
     pub src: Addr,
     /// Destination address.
@@ -84,6 +88,24 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// What a service is found by.
+    #[inline(always)]
+    pub(crate) const fn destination(&self) -> Key {
+        Key::endpoint_of(self.family, self.dst, self.dst_port, self.protocol)
+    }
+
+    /// What a backend that answers is found by.
+    #[inline(always)]
+    pub(crate) const fn source(&self) -> Key {
+        Key::endpoint_of(self.family, self.src, self.src_port, self.protocol)
+    }
+
+    /// The hash of its flow.
+    #[inline(always)]
+    pub(crate) const fn hash(&self, seed: u64) -> u32 {
+        hash::flow_of(self.family, &self.src, self.ports(), seed)
+    }
+
     /// Both ports as one word, as they stand in the packet.
     #[inline(always)]
     pub const fn ports(&self) -> u32 {
@@ -142,6 +164,15 @@ pub(crate) const fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
     }
 }
 
+/// Reads a 64-bit field in network order as it lies in memory.
+#[inline(always)]
+pub(crate) const fn double<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+    match bytes.split_at(at).1.first_chunk() {
+        Some(field) => u64::from_ne_bytes(*field),
+        None => unreachable!(),
+    }
+}
+
 /// Writes a 16-bit field as it lies in memory.
 #[inline(always)]
 pub(crate) const fn put_half<const N: usize>(bytes: &mut [u8; N], at: usize, value: u16) {
@@ -154,6 +185,15 @@ pub(crate) const fn put_half<const N: usize>(bytes: &mut [u8; N], at: usize, val
 /// Writes a 32-bit field as it lies in memory.
 #[inline(always)]
 pub(crate) const fn put_word<const N: usize>(bytes: &mut [u8; N], at: usize, value: u32) {
+    match bytes.split_at_mut(at).1.first_chunk_mut() {
+        Some(field) => *field = value.to_ne_bytes(),
+        None => unreachable!(),
+    }
+}
+
+/// Writes a 64-bit field as it lies in memory.
+#[inline(always)]
+pub(crate) const fn put_double<const N: usize>(bytes: &mut [u8; N], at: usize, value: u64) {
     match bytes.split_at_mut(at).1.first_chunk_mut() {
         Some(field) => *field = value.to_ne_bytes(),
         None => unreachable!(),

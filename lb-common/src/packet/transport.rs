@@ -1,7 +1,7 @@
 //! TCP (RFC 9293) and UDP (RFC 768) headers.
 
 use super::{Frame, Packet, Parsed, half, word};
-use crate::addr::{Addr, TCP, UDP};
+use crate::addr::{Addr, Family, TCP, UDP};
 use crate::reason::Reason;
 
 /// Length of a TCP header without options, bytes.
@@ -24,9 +24,17 @@ pub const PSH: u8 = 1 << 3;
 /// TCP's ACK flag.
 pub const ACK: u8 = 1 << 4;
 
+/// What the IP header says.
+#[derive(Clone, Copy)]
+pub(super) struct Ends {
+    pub(super) family: Family,
+    pub(super) src: Addr,
+    pub(super) dst: Addr,
+}
+
 /// Looks at a TCP segment of `length` bytes at `offset`.
 #[inline(always)]
-pub(super) fn tcp<F: Frame + ?Sized>(frame: &F, src: Addr, dst: Addr, offset: usize, length: u16) -> Parsed {
+pub(super) fn tcp<F: Frame + ?Sized>(frame: &F, ends: Ends, offset: usize, length: u16) -> Parsed {
     if (length as usize) < TCP_LEN {
         return Parsed::Malformed(Reason::MalformedTransport);
     }
@@ -37,8 +45,9 @@ pub(super) fn tcp<F: Frame + ?Sized>(frame: &F, src: Addr, dst: Addr, offset: us
     }
     let [src_port, dst_port] = ports(tcp);
     Parsed::Flow(Packet {
-        src,
-        dst,
+        family: ends.family,
+        src: ends.src,
+        dst: ends.dst,
         src_port,
         dst_port,
         protocol: TCP,
@@ -58,7 +67,7 @@ const fn ports<const N: usize>(header: &[u8; N]) -> [u16; 2] {
 
 /// Looks at a UDP datagram of at most `length` bytes at `offset`.
 #[inline(always)]
-pub(super) fn udp<F: Frame + ?Sized>(frame: &F, src: Addr, dst: Addr, offset: usize, length: u16) -> Parsed {
+pub(super) fn udp<F: Frame + ?Sized>(frame: &F, ends: Ends, offset: usize, length: u16) -> Parsed {
     if (length as usize) < UDP_LEN {
         return Parsed::Malformed(Reason::MalformedTransport);
     }
@@ -69,8 +78,9 @@ pub(super) fn udp<F: Frame + ?Sized>(frame: &F, src: Addr, dst: Addr, offset: us
     }
     let [src_port, dst_port] = ports(udp);
     Parsed::Flow(Packet {
-        src,
-        dst,
+        family: ends.family,
+        src: ends.src,
+        dst: ends.dst,
         src_port,
         dst_port,
         protocol: UDP,

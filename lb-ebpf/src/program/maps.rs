@@ -6,10 +6,10 @@ use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, Ri
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
-    BackendCounters, BackendEntry, Event, FlowKey, FlowValue, NeighbourEntry, ReasonCounters, Report,
-    ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, event, limits, settings,
+    BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, NeighbourEntry, ReasonCounters, Report,
+    ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, event, limits, limits::chunk, settings,
 };
-use lb_common::addr::Addr;
+use lb_common::addr::{Addr, Family};
 use lb_common::pipeline::{Hop, Tables};
 use lb_common::reason::Reason;
 
@@ -17,13 +17,18 @@ use lb_common::reason::Reason;
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map]
-static SERVICES: Array<ServiceEntry, { limits::SERVICES as usize }, MAPPED> = Array::new();
+static SERVICES: Array<chunk::Services, { elements(limits::SERVICES, chunk::SERVICES) }, MAPPED> =
+    Array::new();
 #[btf_map]
-static RINGS: Array<RingLine, { limits::RING_LINES as usize }, MAPPED> = Array::new();
+static RINGS: Array<chunk::RingLines, { elements(limits::RING_LINES, chunk::RING_LINES) }, MAPPED> =
+    Array::new();
 #[btf_map]
-static BACKENDS: Array<BackendEntry, { limits::BACKENDS as usize }, MAPPED> = Array::new();
+static BACKENDS: Array<chunk::Backends, { elements(limits::BACKENDS, chunk::BACKENDS) }, MAPPED> =
+    Array::new();
 #[btf_map]
-static REVERSE: Array<ReverseEntry, { limits::REVERSE as usize }, MAPPED> = Array::new();
+static REVERSE: Array<chunk::Reverse, { elements(limits::REVERSE, chunk::REVERSE) }, MAPPED> = Array::new();
+#[btf_map]
+static FILTER: Array<Filter, 1, MAPPED> = Array::new();
 #[btf_map]
 static ROUTES: Array<RouteEntry, { limits::ROUTES as usize }, MAPPED> = Array::new();
 #[btf_map]
@@ -54,6 +59,18 @@ static SERVICE_MASK: Global<u32> = Global::new(limits::SERVICES - 1);
 static REVERSE_MASK: Global<u32> = Global::new(limits::REVERSE - 1);
 #[unsafe(no_mangle)]
 static NEIGHBOUR_MASK: Global<u32> = Global::new(limits::NEIGHBOURS - 1);
+
+/// Elements of a map whose elements hold `chunk` of its entries.
+const fn elements(entries: u32, chunk: u32) -> usize {
+    (entries / chunk) as usize
+}
+
+/// The element that holds a place of a two-choice table. Of small tables it is the only one, whatever the place: the mask
+/// is a constant to the verifier, which takes the other case out.
+#[inline(always)]
+fn element(place: u32, mask: u32, chunk: u32) -> u32 {
+    if mask < chunk { 0 } else { place / chunk }
+}
 
 /// Writes tables and counters.
 pub(super) const LIVE: u32 = 0;
@@ -97,27 +114,35 @@ pub(super) fn clear_report() {
 impl<const MODE: u32> Tables for Maps<MODE> {
     #[inline(always)]
     fn service(&self, place: u32) -> Option<&ServiceEntry> {
-        SERVICES.get(place)
+        let chunk = SERVICES.get(element(place, self.service_mask(), chunk::SERVICES))?;
+        Some(&chunk[(place % chunk::SERVICES) as usize])
     }
     #[inline(always)]
     fn service_mask(&self) -> u32 {
         SERVICE_MASK.load()
     }
     #[inline(always)]
-    fn ring_line(&self, line: u32) -> Option<&RingLine> {
-        RINGS.get(line)
+    fn ring_line(&self, first: u32, line: u32) -> Option<&RingLine> {
+        let chunk = RINGS.get(first / chunk::RING_LINES)?;
+        Some(&chunk[(first.wrapping_add(line) % chunk::RING_LINES) as usize])
     }
     #[inline(always)]
-    fn backend(&self, index: u32) -> Option<&BackendEntry> {
-        BACKENDS.get(index)
+    fn backend(&self, first: u32, index: u32) -> Option<&BackendEntry> {
+        let chunk = BACKENDS.get(first / chunk::BACKENDS)?;
+        Some(&chunk[(first.wrapping_add(index) % chunk::BACKENDS) as usize])
     }
     #[inline(always)]
     fn reverse(&self, place: u32) -> Option<&ReverseEntry> {
-        REVERSE.get(place)
+        let chunk = REVERSE.get(element(place, self.reverse_mask(), chunk::REVERSE))?;
+        Some(&chunk[(place % chunk::REVERSE) as usize])
     }
     #[inline(always)]
     fn reverse_mask(&self) -> u32 {
         REVERSE_MASK.load()
+    }
+    #[inline(always)]
+    fn filter(&self) -> Option<&Filter> {
+        FILTER.get(0)
     }
     #[inline(always)]
     fn route(&self, index: u32) -> Option<&RouteEntry> {
@@ -197,8 +222,8 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     }
 
     #[inline(always)]
-    fn ask_kernel(&self, src: &Addr, dst: &Addr) -> Result<Hop, Reason> {
-        ask(self.ctx, self.ingress, src, dst, MODE == LIVE)
+    fn ask_kernel(&self, family: Family, src: &Addr, dst: &Addr) -> Result<Hop, Reason> {
+        ask(self.ctx, self.ingress, family, src, dst, MODE == LIVE)
     }
 
     #[inline(always)]
@@ -263,18 +288,25 @@ fn pairs(mac: &[u8; 6]) -> [[u8; 2]; 3] {
 
 /// Asks the kernel's routing and neighbour tables (`bpf_fib_lookup`, kernel 4.18).
 #[inline(always)]
-fn ask(ctx: *mut xdp_md, ingress: u32, src: &Addr, dst: &Addr, wake: bool) -> Result<Hop, Reason> {
+fn ask(
+    ctx: *mut xdp_md,
+    ingress: u32,
+    family: Family,
+    src: &Addr,
+    dst: &Addr,
+    wake: bool,
+) -> Result<Hop, Reason> {
     // SAFETY: plain integers and unions of them: all zero is a value.
     let mut ask: FibLookup = unsafe { core::mem::zeroed() };
     ask.ifindex = ingress;
-    if dst.is_v4() {
+    if family == Family::V4 {
         ask.family = AF_INET;
         ask.__bindgen_anon_3.ipv4_src = src.last();
         ask.__bindgen_anon_4.ipv4_dst = dst.last();
     } else {
         ask.family = AF_INET6;
-        ask.__bindgen_anon_3.ipv6_src = src.0;
-        ask.__bindgen_anon_4.ipv6_dst = dst.0;
+        ask.__bindgen_anon_3.ipv6_src = src.words();
+        ask.__bindgen_anon_4.ipv6_dst = dst.words();
     }
     // SAFETY: `ctx` is the program's own and `ask` is as long as is said.
     let answer =
@@ -295,7 +327,7 @@ fn ask(ctx: *mut xdp_md, ingress: u32, src: &Addr, dst: &Addr, wake: bool) -> Re
                     if ask.family == AF_INET {
                         Addr::v4(ask.__bindgen_anon_4.ipv4_dst)
                     } else {
-                        Addr(ask.__bindgen_anon_4.ipv6_dst)
+                        Addr::from_words(ask.__bindgen_anon_4.ipv6_dst)
                     }
                 };
                 let event = Event { kind: event::kind::NO_NEIGHBOUR, ifindex: ask.ifindex, addr };

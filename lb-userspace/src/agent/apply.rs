@@ -37,16 +37,15 @@ pub fn to_tables(tables: &mut Tables, steps: &[Step]) -> Result<(), ApplyError> 
             Step::RemoveService { key, .. } => {
                 tables.services.remove(key);
             }
-            Step::Reverse { entry, .. } => {
-                tables.reverse.put(entry)?;
-                tables.settings.set_reverse(tables.reverse.used())?;
-            }
+            Step::Reverse { entry, .. } => tables.reverse.put(entry)?,
             Step::RemoveReverse { key, .. } => {
                 tables.reverse.remove(key);
-                tables.settings.set_reverse(tables.reverse.used())?;
             }
             Step::Grace => {}
-            Step::ZeroReasons { .. } | Step::ZeroCounters { .. } | Step::ForgetFlows { .. } => {}
+            Step::ZeroReasons { .. }
+            | Step::ZeroCounters { .. }
+            | Step::KeepCounters { .. }
+            | Step::ForgetFlows { .. } => {}
         }
     }
     Ok(())

@@ -243,6 +243,7 @@ impl Core {
             match step {
                 Step::ZeroReasons { row, .. } => self.counters.clear_reasons(*row)?,
                 Step::ZeroCounters { row, .. } => self.counters.clear_backend(*row)?,
+                Step::KeepCounters { from, into, .. } => self.counters.keep_backend(*from, *into)?,
                 Step::ForgetFlows { id, .. } => self.forget_flows(*id)?,
                 other => apply::to_tables(&mut self.tables, std::slice::from_ref(other))?,
             }

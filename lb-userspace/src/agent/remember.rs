@@ -42,9 +42,8 @@ impl Core {
     pub(super) fn sweep(&mut self, timeouts: &Timeouts) -> Result<()> {
         let entries = self.remembered()?;
         let gone = self.windows.sweep(&mut self.tables, entries.iter().copied(), timeouts, monotonic_ns())?;
-        let removed: BTreeSet<_> =
-            gone.iter().map(|(_, key)| (key.client.0, key.ports, key.service)).collect();
-        let left = entries.iter().filter(|(_, k, _)| !removed.contains(&(k.client.0, k.ports, k.service)));
+        let removed: BTreeSet<_> = gone.iter().map(|(_, key)| (key.client, key.ports, key.service)).collect();
+        let left = entries.iter().filter(|(_, k, _)| !removed.contains(&(k.client, k.ports, k.service)));
         self.flows = FlowCounts::new(left, &self.ids, &self.tables);
         for (memory, keys) in flows::by_memory(gone) {
             self.forget(memory, &keys)?;

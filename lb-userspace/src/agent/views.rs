@@ -17,7 +17,7 @@ use crate::health::Target;
 use crate::model::{Admin, Backend, Desired, Health, Service};
 use crate::net::format_mac;
 use crate::plan::{Plan, Share, Step};
-use lb_common::abi::{BackendCounters, ServiceEntry};
+use lb_common::abi::{BackendCounters, BackendEntry, ServiceEntry};
 use lb_common::reason::Reason;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -69,7 +69,11 @@ pub(super) fn plan(outcome: &Outcome, plan: &Plan, dry_run: bool) -> PlanView {
     let told = |s: &&Step| {
         !matches!(
             s,
-            Step::ZeroReasons { .. } | Step::ZeroCounters { .. } | Step::Grace | Step::ForgetFlows { .. }
+            Step::ZeroReasons { .. }
+                | Step::ZeroCounters { .. }
+                | Step::KeepCounters { .. }
+                | Step::Grace
+                | Step::ForgetFlows { .. }
         )
     };
     let services: Vec<ServicePlanView> = plan
@@ -321,11 +325,16 @@ impl Core {
         }
     }
 
+    /// The entries of a service's backends, used or not.
+    fn block(&self, service: &ServiceEntry) -> impl Iterator<Item = BackendEntry> + '_ {
+        let block = service.backends..service.backends + service.capacity;
+        block.filter_map(|n| self.tables.backends.get(n))
+    }
+
     /// What the kernel counted for the backends of a service.
     fn rows(&self, service: &str) -> BTreeMap<SocketAddr, BackendCounters> {
         let Some(entry) = self.installed(service) else { return BTreeMap::new() };
-        let block = entry.backends..entry.backends + entry.capacity;
-        let used = block.filter_map(|n| self.tables.backends.get(n)).filter(|b| b.generation != 0);
+        let used = self.block(&entry).filter(|b| b.generation != 0);
         used.filter_map(|b| {
             let address = SocketAddr::new(b.addr.into(), u16::from_be(b.port));
             Some((address, self.counters.backend(b.counters).ok()?))
@@ -354,7 +363,7 @@ impl Core {
                     counters: counters(row),
                 })
                 .collect();
-            let mut total = CountersView::default();
+            let mut total = counters(&self.counters.backend(entry.past).map_err(failed)?);
             for backend in &backends {
                 total += backend.counters;
             }
@@ -363,7 +372,7 @@ impl Core {
                 id: entry.id,
                 counters: total,
                 backends,
-                reasons: reasons(&self.counters.reasons(entry.id).map_err(failed)?),
+                reasons: reasons(&self.counters.service(&entry, self.block(&entry)).map_err(failed)?),
             });
         }
         let global = self.counters.reasons(0).map_err(failed)?;

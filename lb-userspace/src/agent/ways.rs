@@ -35,7 +35,8 @@ impl Ways {
     pub(crate) async fn refresh(&mut self, tables: &mut Tables) -> Result<(), net::Error> {
         self.routes(tables).await?;
         let neighbours = self.netlink.neighbours().await?;
-        let own: Vec<NeighbourEntry> = self.netlink.addresses().await?.into_iter().map(own_entry).collect();
+        let own: Vec<NeighbourEntry> =
+            self.netlink.addresses().await?.into_iter().filter_map(own_entry).collect();
         let others = neighbours.iter().filter_map(|n| self.entry(n));
         let present: BTreeSet<Key> = others.chain(own.iter().copied()).map(|e| e.key).collect();
         let gone: Vec<Key> =
@@ -101,7 +102,7 @@ impl Ways {
                 match change {
                     Change::Neighbour(neighbour) => self.neighbour(tables, neighbour),
                     Change::NeighbourGone { ifindex, address } => {
-                        tables.neighbours.remove(&key(*ifindex, *address));
+                        key(*ifindex, *address).map(|key| tables.neighbours.remove(&key));
                     }
                     _ => {}
                 }
@@ -138,7 +139,7 @@ impl Ways {
         match self.entry(neighbour) {
             Some(entry) => self.put(tables, &entry),
             None => {
-                tables.neighbours.remove(&key(neighbour.ifindex, neighbour.address));
+                key(neighbour.ifindex, neighbour.address).map(|key| tables.neighbours.remove(&key));
             }
         }
     }
@@ -157,7 +158,7 @@ impl Ways {
         let mut macs = [0; 12];
         macs[..6].copy_from_slice(&mac);
         macs[6..].copy_from_slice(own);
-        Some(NeighbourEntry { key: key(neighbour.ifindex, neighbour.address), macs })
+        Some(NeighbourEntry { key: key(neighbour.ifindex, neighbour.address)?, macs })
     }
 }
 
@@ -179,12 +180,12 @@ fn spare_this_machine(compiled: Vec<CompiledRoute>, own: &[IpAddr], limit: usize
 }
 
 /// The entry of an address of this machine: it has no MAC addresses.
-fn own_entry((ifindex, address): (u32, IpAddr)) -> NeighbourEntry {
-    NeighbourEntry { key: key(ifindex, address), macs: [0; 12] }
+fn own_entry((ifindex, address): (u32, IpAddr)) -> Option<NeighbourEntry> {
+    Some(NeighbourEntry { key: key(ifindex, address)?, macs: [0; 12] })
 }
 
-fn key(ifindex: u32, address: IpAddr) -> Key {
-    Key { addr: address.into(), tag: ifindex }
+fn key(ifindex: u32, address: IpAddr) -> Option<Key> {
+    Key::neighbour(address.into(), ifindex)
 }
 
 fn entry(compiled: &CompiledRoute) -> RouteEntry {

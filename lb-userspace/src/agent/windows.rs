@@ -172,7 +172,8 @@ pub fn expired(value: &FlowValue, timeout: Duration, now: u64) -> bool {
 /// The slot that a flow falls on.
 pub fn slot_of(service: &ServiceEntry, key: &FlowKey) -> u32 {
     let [[a, b], [c, d]] = key.ports.map(u16::to_ne_bytes);
-    hash::slot(hash::flow(&key.client, u32::from_ne_bytes([a, b, c, d]), service.seed), service.slots)
+    let ports = u32::from_ne_bytes([a, b, c, d]);
+    hash::slot(hash::flow_of(service.key.family(), &key.client, ports, service.seed), service.slots)
 }
 
 /// Whether a settled slot says the same as an entry, or the entry's backend is not the one it was made for.

@@ -58,14 +58,14 @@ impl Session {
             if only.is_some_and(|only| only != name) {
                 continue;
             }
-            let mut total = CountersView::default();
+            let mut total = counters_view(counters.backend(entry.past)?);
             let mut views = Vec::new();
             for backend in block(&backends, &entry).iter().filter(|backend| backend.generation != 0) {
                 let counted = counters_view(counters.backend(backend.counters)?);
                 total += counted;
                 views.push(BackendStatsView { address: address(backend), counters: counted });
             }
-            let reasons = reasons_view(&counters.reasons(entry.id)?);
+            let reasons = reasons_view(&counters.service(&entry, block(&backends, &entry).iter().copied())?);
             services.push(ServiceStatsView { name, id: entry.id, counters: total, backends: views, reasons });
         }
         if let (Some(only), true) = (only, services.is_empty()) {

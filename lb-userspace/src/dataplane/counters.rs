@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use lb_common::abi::counter::REASON_SLOTS;
-use lb_common::abi::{BackendCounters, ReasonCounters, names};
+use lb_common::abi::{BackendCounters, BackendEntry, ReasonCounters, ServiceEntry, names};
+use lb_common::reason::Reason;
 
 use super::maps::{Maps, MapsError};
 use super::sys;
@@ -91,7 +92,7 @@ impl Counters {
         }
     }
 
-    /// How many packets of a service left for each reason, over all CPUs. Row 0 is no service.
+    /// What stands in a row of `REASONS`, over all CPUs: row 0 is no service, others leave out what backends count.
     ///
     /// # Errors
     /// There is no such row.
@@ -104,6 +105,40 @@ impl Counters {
             }
         }
         Ok(sum)
+    }
+
+    /// How many packets of a service left for each reason, over all CPUs, whose backends stand in these entries.
+    ///
+    /// # Errors
+    /// There is no such row.
+    pub fn service(
+        &self,
+        service: &ServiceEntry,
+        backends: impl IntoIterator<Item = BackendEntry>,
+    ) -> Result<[u64; REASON_SLOTS], MapsError> {
+        let mut reasons = self.reasons(service.id)?;
+        let rows = backends.into_iter().filter(|b| b.generation != 0).map(|b| b.counters);
+        for row in rows.chain([service.past]) {
+            let counted = self.backend(row)?;
+            reasons[Reason::Forwarded as usize] += counted.packets;
+            reasons[Reason::Returned as usize] += counted.back_packets;
+        }
+        Ok(reasons)
+    }
+
+    /// Adds a backend's row to what its service remembers, and sets it to zero: when no packet counts there any more.
+    ///
+    /// # Errors
+    /// There is no such row.
+    pub fn keep_backend(&mut self, from: u32, into: u32) -> Result<(), MapsError> {
+        let refused = MapsError::refused(names::COUNTERS);
+        let gone = self.backends.get(&from, 0).map_err(&refused)?;
+        let past = self.backends.get(&into, 0).map_err(&refused)?;
+        let sums: Vec<_> = gone.iter().zip(past.iter()).map(|(gone, past)| sum(&[*gone, *past])).collect();
+        let sums =
+            PerCpuValues::try_from(sums).map_err(|source| MapsError::Io { name: names::COUNTERS, source })?;
+        self.backends.set(into, sums, 0).map_err(&refused)?;
+        self.clear_backend(from)
     }
 
     /// Sets a backend's row to zero: before it gets a new owner, while no packet counts there.

@@ -3,13 +3,14 @@
 use std::io;
 
 use aya::maps::{Map, MapData, MapError};
+use lb_common::abi::limits::chunk;
 use lb_common::abi::{
     BackendEntry, NeighbourEntry, Plain, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, names,
 };
 use std::os::fd::AsFd;
 
 use super::pins::Pins;
-use super::tables::{Backends, Grace, Region, Rings, Routes, SettingsTable, Tables, TwoChoice};
+use super::tables::{Backends, Grace, Region, Reverse, Rings, Routes, SettingsTable, Tables, TwoChoice};
 
 /// A map cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -111,10 +112,12 @@ impl Maps {
     fn region<T: Plain>(&self, name: &'static str, writable: bool) -> Result<Region<T>, MapsError> {
         let map = self.open(name)?;
         let info = map.info().map_err(MapsError::refused(name))?;
-        if info.value_size() as usize != size_of::<T>() {
-            return Err(MapsError::WrongValue { name, found: info.value_size(), known: size_of::<T>() });
+        let chunk = chunk::of(name);
+        let known = size_of::<T>() * chunk as usize;
+        if info.value_size() as usize != known {
+            return Err(MapsError::WrongValue { name, found: info.value_size(), known });
         }
-        Region::of_map(name, map.fd().as_fd(), info.max_entries(), writable)
+        Region::of_map(name, map.fd().as_fd(), info.max_entries().saturating_mul(chunk), writable)
             .map_err(|source| MapsError::Mmap { name, source })
     }
 
@@ -127,7 +130,10 @@ impl Maps {
         let settings = SettingsTable::new(self.region::<Settings>(names::SETTINGS, true)?);
         Ok(Tables {
             services: TwoChoice::new(self.region::<ServiceEntry>(names::SERVICES, true)?, grace()),
-            reverse: TwoChoice::new(self.region::<ReverseEntry>(names::REVERSE, true)?, grace()),
+            reverse: Reverse::new(
+                TwoChoice::new(self.region::<ReverseEntry>(names::REVERSE, true)?, grace()),
+                self.region(names::FILTER, true)?,
+            ),
             neighbours: TwoChoice::new(self.region::<NeighbourEntry>(names::NEIGHBOURS, true)?, grace()),
             rings: Rings::new(self.region::<RingLine>(names::RINGS, true)?),
             backends: Backends::new(self.region(names::BACKENDS, true)?),
@@ -142,7 +148,7 @@ impl Maps {
     /// The map is missing, of another layout, or cannot be mapped.
     pub fn services(&self) -> Result<Vec<ServiceEntry>, MapsError> {
         let region = self.region::<ServiceEntry>(names::SERVICES, false)?;
-        Ok((0..region.len()).filter_map(|n| region.get(n)).filter(|entry| entry.key.tag != 0).collect())
+        Ok((0..region.len()).filter_map(|n| region.get(n)).filter(|entry| entry.key.valid()).collect())
     }
 
     /// Every entry of `BACKENDS`, to be read by those who do not hold the lock. Generation 0: not in use.

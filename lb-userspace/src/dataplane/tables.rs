@@ -6,17 +6,19 @@
 mod backends;
 pub mod grace;
 pub mod region;
+mod reverse;
 mod rings;
 mod routes;
 mod settings;
 mod two_choice;
 
-use lb_common::abi::{NeighbourEntry, ReverseEntry, ServiceEntry, limits};
+use lb_common::abi::{NeighbourEntry, ServiceEntry, limits};
 
 use super::Sizes;
 pub use backends::Backends;
 pub use grace::Grace;
 pub use region::{OutOfRange, Region};
+pub use reverse::Reverse;
 pub use rings::Rings;
 pub use routes::{Published, Routes, TooManyRoutes};
 pub use settings::SettingsTable;
@@ -28,7 +30,7 @@ pub struct Tables {
     /// What listens where.
     pub services: TwoChoice<ServiceEntry>,
     /// The way back from NAT backends.
-    pub reverse: TwoChoice<ReverseEntry>,
+    pub reverse: Reverse,
     /// MAC addresses of on-link clients. Without an entry the program asks the kernel: a full table costs time only.
     pub neighbours: TwoChoice<NeighbourEntry>,
     /// Ring slots.
@@ -47,7 +49,10 @@ impl Tables {
         let settings = SettingsTable::new(Region::on_heap("SETTINGS", 1));
         Self {
             services: TwoChoice::new(Region::on_heap("SERVICES", sizes.services), Grace::None),
-            reverse: TwoChoice::new(Region::on_heap("REVERSE", sizes.reverse), Grace::None),
+            reverse: Reverse::new(
+                TwoChoice::new(Region::on_heap("REVERSE", sizes.reverse), Grace::None),
+                Region::on_heap("FILTER", 1),
+            ),
             neighbours: TwoChoice::new(Region::on_heap("NEIGHBOURS", sizes.neighbours), Grace::None),
             rings: Rings::new(Region::on_heap("RINGS", sizes.ring_lines)),
             backends: Backends::new(Region::on_heap("BACKENDS", sizes.backends)),

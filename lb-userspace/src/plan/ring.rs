@@ -13,7 +13,7 @@ pub struct RingCache {
 
 /// A ring, as positions in its list of backends.
 pub(super) struct Ring {
-    seed: u32,
+    seed: u64,
     /// The backends, sorted by address.
     pub(super) nodes: Vec<(SocketAddr, u32)>,
     /// For each slot a position in `nodes`, or [`maglev::NONE`].
@@ -30,7 +30,7 @@ impl RingCache {
     pub(super) fn get(
         &mut self,
         service: &Service,
-        seed: u32,
+        seed: u64,
         nodes: Vec<(SocketAddr, u32)>,
     ) -> (&Ring, bool) {
         let same = |ring: &Ring| {
@@ -73,7 +73,7 @@ pub struct Share {
     pub actual: f64,
 }
 
-fn build(size: u32, seed: u32, nodes: Vec<(SocketAddr, u32)>) -> Ring {
+fn build(size: u32, seed: u64, nodes: Vec<(SocketAddr, u32)>) -> Ring {
     let weighted: Vec<Node> = nodes
         .iter()
         .map(|(addr, weight)| Node { addr: addr.ip().into(), port: addr.port(), weight: *weight })

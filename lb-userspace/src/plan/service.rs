@@ -4,7 +4,7 @@ use super::step::{Step, Why};
 use super::{Allocator, Moves, NextHop, Observed, Plan, PlanError, RingCache};
 use crate::dataplane::tables::Tables;
 use crate::model::{Admin, Backend, Health, Mode, OnDown, Protocol, Service, Tracking};
-use lb_common::abi::{BackendEntry, Key, ReverseEntry, ServiceEntry, backend, service};
+use lb_common::abi::{BackendEntry, Correction, Key, ReverseEntry, ServiceEntry, backend, service};
 use lb_common::{hash, maglev, slot::Slot};
 use std::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
@@ -70,7 +70,7 @@ fn entry_at(tables: &Tables, index: u32) -> BackendEntry {
 
 /// The way back that is installed for a backend.
 fn found(tables: &Tables, key: &Key) -> Option<ReverseEntry> {
-    tables.reverse.find(key).map(|(_, entry)| entry)
+    tables.reverse.find(key)
 }
 
 /// A service's block of `BACKENDS`, as it is or as it should be.
@@ -129,10 +129,14 @@ pub(super) fn reconcile(
         capacity: target.entries.len() as u32,
         seed: hash::service_seed(name, observed.seed),
         flags: flags(wanted),
-        reserved: [0; 4],
+        sum: key(wanted).sum(),
+        pad: 0,
+        past: installed.map_or_else(|| allocator.row(name), |e| Ok(e.past))?,
+        reserved: 0,
     };
     plan.ids.insert(name.clone(), entry.id);
     if installed.is_none() {
+        plan.steps.push(Step::ZeroCounters { service: name.clone(), row: entry.past });
         plan.steps.push(Step::ZeroReasons { service: name.clone(), row: entry.id });
     }
 
@@ -190,6 +194,11 @@ pub(super) fn reconcile(
     remove_reverse(plan, Some(name), entry.id, &keys, tables);
     if removed {
         plan.steps.push(Step::Grace);
+        let gone = old.entries.iter().zip(&target.entries).filter(|(was, is)| is_used(was) && !is_used(is));
+        for (was, _) in gone {
+            let (from, into) = (was.counters, entry.past);
+            plan.steps.push(Step::KeepCounters { service: name.clone(), from, into });
+        }
     }
     Ok(())
 }
@@ -215,6 +224,7 @@ fn target_block(
     let mut free =
         (0..target.entries.len()).filter(|n| old.entries.get(*n).is_none_or(|e| e.generation == 0));
     let mut keep = vec![false; target.entries.len()];
+    let listen = key(wanted);
     for (addr, backend) in &wanted.backends {
         let hop = observed.next_hops.get(&addr.ip());
         let bits = permissions(wanted, backend, observed);
@@ -236,8 +246,9 @@ fn target_block(
             }
         };
         keep[index] = true;
-        target.entries[index] =
-            with_next_hop(BackendEntry { flags: bits | was.flags & backend::flags::RESOLVED, ..was }, hop);
+        let flags = bits | was.flags & backend::flags::RESOLVED;
+        let correction = Correction::new((listen.addr, listen.port()), (was.addr, was.port));
+        target.entries[index] = with_next_hop(BackendEntry { flags, correction, ..was }, hop);
     }
     for (entry, keep) in target.entries.iter_mut().zip(keep) {
         if !keep {
@@ -347,14 +358,16 @@ fn reverse_steps(plan: &mut Plan, wanted: &Service, entry: &ServiceEntry, target
         return;
     }
     for backend in target.entries.iter().filter(|e| e.generation != 0) {
+        let key = Key::endpoint(backend.addr, backend.port, entry.key.protocol());
         let reverse = ReverseEntry {
-            key: Key::endpoint(backend.addr, backend.port, entry.key.protocol()),
+            key,
             service: entry.id,
             counters: backend.counters,
             vip: entry.key.addr,
             port: entry.key.port(),
-            pad: 0,
-            reserved: [0; 4],
+            sum: key.sum(),
+            correction: Correction::new((backend.addr, backend.port), (entry.key.addr, entry.key.port())),
+            reserved: [0; 3],
         };
         if found(tables, &reverse.key) != Some(reverse) {
             plan.steps.push(Step::Reverse { service: wanted.name.clone(), entry: reverse });

@@ -21,6 +21,15 @@ pub enum Step {
         /// The row.
         row: u32,
     },
+    /// What a backend that is gone had counted is added to what its service remembers of such.
+    KeepCounters {
+        /// For which service.
+        service: String,
+        /// The backend's row.
+        from: u32,
+        /// The service's row.
+        into: u32,
+    },
     /// A backend's entry is written.
     Backend {
         /// For which service.
@@ -112,6 +121,9 @@ impl fmt::Display for Step {
         let name = |service: &Option<String>| service.clone().unwrap_or_else(|| "(unknown)".into());
         match self {
             Self::ZeroReasons { service, .. } => write!(f, "{service}: its counters start at zero"),
+            Self::KeepCounters { service, .. } => {
+                write!(f, "{service}: what a backend that is gone had counted is kept")
+            }
             Self::ZeroCounters { service, .. } => write!(f, "{service}: counters of a backend start at zero"),
             Self::Backend { service, why, address, .. } => {
                 let what = match why {

@@ -415,7 +415,7 @@ proptest! {
             }
             let nat: usize = machine.desired.services.values().filter(|s| s.mode == Mode::Nat).map(|s| s.backends.len()).sum();
             prop_assert_eq!(machine.tables.reverse.iter().count(), nat);
-            prop_assert_eq!(machine.tables.settings.get().reverse as usize, nat);
+            prop_assert_eq!(machine.tables.reverse.used() as usize, nat);
         }
     }
 }

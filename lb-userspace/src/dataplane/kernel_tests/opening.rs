@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use aya::maps::{HashMap, Map, MapData, MapInfo};
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
-use lb_common::abi::names;
+use lb_common::abi::{SCHEMA, names};
 
 use super::super::load::KeptSize;
 use super::super::load_error::LoadError;
@@ -28,13 +28,13 @@ fn what_is_pinned_is_adopted_as_it_is() {
     let rig = Rig::new();
     let first = rig.open().unwrap();
     assert_eq!(first.start, Start::Fresh);
-    first.dataplane.tables().unwrap().settings.set_reverse(3).unwrap();
+    first.dataplane.tables().unwrap().settings.next_generation().unwrap();
     let (maps, program) = (map_ids(&rig), program_id(&rig, names::BALANCE));
     drop(first);
     let second = rig.open().unwrap();
     assert_eq!(second.start, Start::Adopted);
     assert_eq!((map_ids(&rig), program_id(&rig, names::BALANCE)), (maps, program));
-    assert_eq!(second.dataplane.tables().unwrap().settings.get().reverse, 3);
+    assert_eq!(second.dataplane.tables().unwrap().settings.get().generation, 1);
 }
 
 #[test]
@@ -62,11 +62,11 @@ fn another_process_is_kept_out_too() {
 fn pinned_sizes_win_and_are_told() {
     let rig = Rig::new();
     drop(rig.opened());
-    let sizes = Sizes { services: 256, ..rig.options.sizes };
+    let sizes = Sizes { services: 2048, ..rig.options.sizes };
     let opened = Dataplane::open(&Options { sizes, ..rig.options.clone() }).unwrap();
-    assert_eq!(opened.kept_sizes, [KeptSize { table: names::SERVICES, asked: 256, has: 64 }]);
+    assert_eq!(opened.kept_sizes, [KeptSize { table: names::SERVICES, asked: 2048, has: 1024 }]);
     assert_eq!(opened.start, Start::Adopted);
-    assert_eq!(opened.dataplane.tables().unwrap().services.capacity(), 64);
+    assert_eq!(opened.dataplane.tables().unwrap().services.capacity(), 1024);
 }
 
 #[test]
@@ -122,14 +122,18 @@ fn a_map_of_another_layout_is_refused_and_left_alone() {
     }
     assert_eq!(MapInfo::from_pin(&path).unwrap().id(), id);
     assert_eq!(map.get(&7, 0).unwrap(), [9; 256]);
-    assert_eq!(pins::list(&rig.options.pins.join("v1/maps")).unwrap(), [path], "nothing was created");
+    assert_eq!(
+        pins::list(&rig.options.pins.join(format!("v{SCHEMA}/maps"))).unwrap(),
+        [path],
+        "nothing was created"
+    );
 }
 
 #[test]
 fn unknown_pins_are_told_and_kept() {
     let rig = Rig::new();
     let dataplane = rig.opened();
-    let stranger = rig.options.pins.join("v1/maps/STRANGER");
+    let stranger = rig.options.pins.join(format!("v{SCHEMA}/maps/STRANGER"));
     let map = dataplane.maps().open(names::SETTINGS).unwrap();
     map.pin(&stranger).unwrap();
     let other = rig.options.pins.join("v0");
@@ -170,6 +174,9 @@ fn a_missing_right_is_named_and_nothing_is_left() {
     let OpenError::Load(load) = &error else { panic!("{error}") };
     assert!(matches!(**load, LoadError::NotPermitted { .. }), "{error}");
     assert!(error.to_string().contains("CAP_BPF, CAP_NET_ADMIN"), "{error}");
-    assert_eq!(pins::list(&rig.options.pins.join("v1/maps")).unwrap(), [] as [std::path::PathBuf; 0]);
+    assert_eq!(
+        pins::list(&rig.options.pins.join(format!("v{SCHEMA}/maps"))).unwrap(),
+        [] as [std::path::PathBuf; 0]
+    );
     assert_eq!(rig.open().unwrap().start, Start::Fresh);
 }

@@ -12,7 +12,7 @@ use etherparse::PacketBuilder;
 use lb_common::abi::backend::flags::{REACHABLE, RESOLVED, SELECTABLE};
 use lb_common::abi::service::flags::NAT;
 use lb_common::abi::{
-    BackendCounters, BackendEntry, Event, Key, ReverseEntry, ServiceEntry, event, explain, names,
+    BackendCounters, BackendEntry, Correction, Event, Key, ReverseEntry, ServiceEntry, event, explain, names,
 };
 use lb_common::addr::{Addr, TCP};
 use lb_common::reason::Reason;
@@ -61,7 +61,8 @@ fn serve(tables: &mut Tables, ifindex: u32) {
         generation: tables.settings.next_generation().unwrap(),
         counters: 5,
         mtu: 1500,
-        reserved: [0; 4],
+        correction: Correction::new((addr(VIP), 80_u16.to_be()), (addr(BACKEND), 8080_u16.to_be())),
+        reserved: [0; 3],
     };
     tables.backends.put(3, &backend).unwrap();
     tables.rings.fill(2, &[Slot::settled_on(1).0; 31]).unwrap();
@@ -74,7 +75,10 @@ fn serve(tables: &mut Tables, ifindex: u32) {
         capacity: 8,
         seed: 1,
         flags: NAT,
-        reserved: [0; 4],
+        sum: Key::endpoint(addr(VIP), 80_u16.to_be(), TCP).sum(),
+        pad: 0,
+        past: 6,
+        reserved: 0,
     };
     tables.services.put(&service).unwrap();
     let reverse = ReverseEntry {
@@ -83,10 +87,11 @@ fn serve(tables: &mut Tables, ifindex: u32) {
         counters: 5,
         vip: addr(VIP),
         port: 80_u16.to_be(),
+        sum: Key::endpoint(addr(BACKEND), 8080_u16.to_be(), TCP).sum(),
+        correction: Correction::new((addr(BACKEND), 8080_u16.to_be()), (addr(VIP), 80_u16.to_be())),
         ..ReverseEntry::default()
     };
     tables.reverse.put(&reverse).unwrap();
-    tables.settings.set_reverse(1).unwrap();
 }
 
 /// Keys and values.
@@ -125,7 +130,8 @@ fn a_service_written_through_memory_balances() {
     let rig = Rig::new();
     in_namespace(|| {
         let dataplane = rig.opened();
-        serve(&mut dataplane.tables().unwrap(), LOOPBACK);
+        let mut tables = dataplane.tables().unwrap();
+        serve(&mut tables, LOOPBACK);
         let packet = frame([[2; 6], [4; 6]], (CLIENT, 40000), (VIP, 80));
         let runner = Explainer::open(dataplane.pins(), dataplane.maps()).unwrap();
         let mut counters = Counters::open(dataplane.maps()).unwrap();
@@ -144,13 +150,19 @@ fn a_service_written_through_memory_balances() {
         };
         assert_eq!(counters.backends().unwrap(), backends);
         for row in 0..counters.reason_rows() {
-            let mut expected = [0; 64];
-            if row == 4 {
-                expected[Reason::Forwarded as usize] = 1;
-            }
-            assert_eq!(counters.reasons(row).unwrap(), expected, "row {row}");
+            assert_eq!(counters.reasons(row).unwrap(), [0; 64], "row {row}");
         }
-        counters.clear_backend(5).unwrap();
+        let mut expected = [0; 64];
+        expected[Reason::Forwarded as usize] = 1;
+        let service = tables.services.iter().next().unwrap();
+        let block = [3].map(|n| tables.backends.get(n).unwrap());
+        assert_eq!(counters.service(&service, block).unwrap(), expected);
+        // A backend that is gone leaves what it counted to its service.
+        counters.keep_backend(5, service.past).unwrap();
+        assert_eq!(counters.backend(5).unwrap(), BackendCounters::default());
+        assert_eq!(counters.backend(service.past).unwrap(), backends[5]);
+        assert_eq!(counters.service(&service, []).unwrap(), expected);
+        counters.clear_backend(service.past).unwrap();
         counters.clear_reasons(4).unwrap();
         assert_eq!(counters.backends().unwrap(), [BackendCounters::default(); 64]);
         assert_eq!(counters.reasons(4).unwrap(), [0; 64]);
@@ -160,7 +172,6 @@ fn a_service_written_through_memory_balances() {
         assert_eq!((ran.action, ran.frame), (PASS, other));
 
         // What is taken back is served no more.
-        let mut tables = dataplane.tables().unwrap();
         tables.backends.set_flags(3, 0).unwrap();
         assert_eq!(runner.run(names::BALANCE, &packet, LOOPBACK, 1).unwrap().action, DROP);
         assert!(tables.services.remove(&Key::endpoint(addr(VIP), 80_u16.to_be(), TCP)));
@@ -176,7 +187,7 @@ fn an_explanation_tells_all_and_changes_nothing() {
         let dataplane = rig.opened();
         serve(&mut dataplane.tables().unwrap(), index);
         let before = dump(&dataplane);
-        assert_eq!(before.1[names::BACKENDS].len(), 64, "the dump sees the tables");
+        assert_eq!(before.1[names::COUNTERS].len(), 64, "the dump sees the tables");
         let packet = frame([[2; 6], [4; 6]], (CLIENT, 40000), (VIP, 80));
         let explainer = Explainer::open(dataplane.pins(), dataplane.maps()).unwrap();
         let explained = explainer.explain(&packet, index).unwrap();

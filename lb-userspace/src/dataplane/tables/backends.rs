@@ -101,6 +101,7 @@ impl Backends {
 mod tests {
     use super::super::region::observe::while_observed;
     use super::*;
+    use lb_common::abi::Correction;
     use lb_common::abi::backend::flags::{REACHABLE, RESOLVED, SELECTABLE};
     use std::cell::RefCell;
     use std::rc::Rc;
@@ -115,7 +116,8 @@ mod tests {
             generation,
             counters: 9,
             mtu: 1500,
-            reserved: [0; 4],
+            correction: Correction::default(),
+            reserved: [0; 3],
         }
     }
 

@@ -26,14 +26,6 @@ impl SettingsTable {
         self.entry.get(0).unwrap_or_default()
     }
 
-    /// Sets how many NAT backends `REVERSE` holds.
-    ///
-    /// # Errors
-    /// The region is empty.
-    pub fn set_reverse(&mut self, count: u32) -> Result<(), OutOfRange> {
-        self.change(|settings| settings.reverse = count)
-    }
-
     /// Sets which generation of `ROUTES` is in force.
     pub(super) fn set_routes(&mut self, generation: u32) -> Result<(), OutOfRange> {
         self.change(|settings| settings.routes = generation)
@@ -65,11 +57,10 @@ mod tests {
     #[test]
     fn words_are_set_one_by_one() {
         let mut settings = SettingsTable::new(Region::on_heap("SETTINGS", 1));
-        settings.set_reverse(3).unwrap();
         settings.set_routes(1).unwrap();
         assert_eq!(settings.next_generation(), Ok(1));
         assert_eq!(settings.next_generation(), Ok(2));
-        assert_eq!(settings.get(), Settings { routes: 1, reverse: 3, generation: 2, reserved: [0; 13] });
+        assert_eq!(settings.get(), Settings { routes: 1, generation: 2, reserved: [0; 14] });
     }
 
     #[test]

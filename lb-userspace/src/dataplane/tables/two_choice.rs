@@ -1,16 +1,17 @@
 //! Two-choice tables: services, the way back, neighbours. Where keys go is planned by [`lb_common::table`].
 //!
-//! What a reader does: it compares the key at a key's first place, then at its second, and then reads the entry that
-//! matched. So that it neither misses a key nor reads another key's words:
+//! What a reader does: it compares the key at a key's first place, then, if that place has [`tag::MORE`], at its second,
+//! and then reads the entry that matched. So that it neither misses a key nor reads another key's words:
+//! - a place gets its mark before a key that was displaced from it appears, and loses it after the last one is gone;
 //! - an entry that moves is written to its new place, and cleared at the old one only after a grace period (a reader may
 //!   have looked at the new place before);
 //! - a place that was cleared is written again only after a grace period (a reader may still be reading it).
 //!
 //! Waits are rare: most insertions find a place that is empty and has been so for long.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use lb_common::abi::{Key, NeighbourEntry, Plain, ReverseEntry, ServiceEntry};
+use lb_common::abi::{Key, NeighbourEntry, Plain, ReverseEntry, ServiceEntry, tag};
 use lb_common::table::{insert, places};
 
 use super::grace::Grace;
@@ -75,6 +76,8 @@ pub struct TwoChoice<T> {
     grace: Grace,
     /// Places cleared since the last grace period.
     retired: HashSet<u32>,
+    /// How many keys whose first place this is lie in their second one; places with none are left out.
+    displaced: HashMap<u32, u32>,
 }
 
 impl<T: Entry> TwoChoice<T> {
@@ -84,14 +87,23 @@ impl<T: Entry> TwoChoice<T> {
     pub fn new(region: Region<T>, grace: Grace) -> Self {
         debug_assert!(region.len().is_power_of_two());
         let mask = region.len() - 1;
-        let mut table = Self { region, mask, used: 0, grace, retired: HashSet::new() };
+        let mut table =
+            Self { region, mask, used: 0, grace, retired: HashSet::new(), displaced: HashMap::new() };
         for place in 0..table.region.len() {
             let Some(entry) = table.at(place) else { continue };
             match table.find(entry.key()) {
-                Some((first, _)) if first == place => table.used += 1,
+                Some((found, _)) if found == place => {
+                    table.used += 1;
+                    if let Some(first) = table.displaced_from(place, &entry) {
+                        *table.displaced.entry(first).or_default() += 1;
+                    }
+                }
                 // Its twin, or lost: nobody looks for it here.
-                _ => table.clear(place),
+                _ => table.empty(place, &entry),
             }
+        }
+        for place in 0..table.region.len() {
+            table.mark(place);
         }
         if table.used > 0 {
             // The one before us may have cleared a place just now.
@@ -128,7 +140,7 @@ impl<T: Entry> TwoChoice<T> {
     /// # Errors
     /// There is no place for a new key.
     pub fn put(&mut self, entry: &T) -> Result<(), Full> {
-        debug_assert_ne!(entry.key().tag, 0, "a tag of zero is an empty entry");
+        debug_assert!(entry.key().valid() && *entry.key() == entry.key().alone(), "a key as it is made");
         if let Some((place, old)) = self.find(entry.key()) {
             self.replace(place, &old, entry);
             return Ok(());
@@ -157,9 +169,36 @@ impl<T: Entry> TwoChoice<T> {
         true
     }
 
-    /// The entry at a place, if the place is in use.
+    /// The entry at a place, if the place is in use. Its key is alone.
     fn at(&self, place: u32) -> Option<T> {
-        self.region.get(place).filter(|entry| entry.key().tag != 0)
+        let mut entry = self.region.get(place).filter(|entry| entry.key().valid())?;
+        *entry.key_mut() = entry.key().alone();
+        Some(entry)
+    }
+
+    /// The first place of an entry that lies in its second one.
+    fn displaced_from(&self, place: u32, entry: &T) -> Option<u32> {
+        let [first, _] = places(entry.key(), self.mask);
+        (first != place).then_some(first)
+    }
+
+    /// What stands beside a key's own bits at a place.
+    fn mark_of(&self, place: u32) -> u32 {
+        if self.displaced.contains_key(&place) { tag::MORE } else { 0 }
+    }
+
+    /// Gives a place the mark that it should have, whatever else it holds.
+    fn mark(&mut self, place: u32) {
+        let Some(mut entry) = self.region.get(place) else { return };
+        let tag = &mut entry.key_mut().tag;
+        *tag = *tag & !tag::MORE | self.mark_of(place);
+        self.store_tag(place, &entry);
+    }
+
+    fn store_tag(&mut self, place: u32, entry: &T) {
+        // Places come from `places` and stay below the table's length.
+        let written = self.region.store(place, TAG_WORD, word_of(entry, TAG_WORD));
+        debug_assert!(written.is_ok());
     }
 
     fn replace(&mut self, place: u32, old: &T, new: &T) {
@@ -167,27 +206,50 @@ impl<T: Entry> TwoChoice<T> {
             return;
         }
         if !T::IN_PLACE {
-            self.clear(place);
+            self.empty(place, old);
         }
-        self.fill(place, new);
+        self.write(place, new);
+    }
+
+    /// Writes an entry to an empty place.
+    fn fill(&mut self, place: u32, entry: &T) {
+        if let Some(first) = self.displaced_from(place, entry) {
+            *self.displaced.entry(first).or_default() += 1;
+            self.mark(first);
+        }
+        self.write(place, entry);
     }
 
     /// Writes an entry to a place that is empty or holds the same key.
-    fn fill(&mut self, place: u32, entry: &T) {
+    fn write(&mut self, place: u32, entry: &T) {
         if self.retired.contains(&place) {
             self.synchronize();
         }
-        // Places come from `places` and stay below the table's length.
-        let written = self.region.write(place, entry, TAG_WORD);
+        let mut entry = *entry;
+        entry.key_mut().tag |= self.mark_of(place);
+        let written = self.region.write(place, &entry, TAG_WORD);
         debug_assert!(written.is_ok());
     }
 
-    /// Makes a place empty. The rest of the entry stays for those who are reading it.
+    /// Takes out the entry of a place.
     fn clear(&mut self, place: u32) {
-        let Some(mut entry) = self.at(place) else { return };
-        entry.key_mut().tag = 0;
-        let written = self.region.store(place, TAG_WORD, word_of(&entry, TAG_WORD));
-        debug_assert!(written.is_ok());
+        let Some(entry) = self.at(place) else { return };
+        self.empty(place, &entry);
+        let Some(first) = self.displaced_from(place, &entry) else { return };
+        if let Some(count) = self.displaced.get_mut(&first) {
+            *count -= 1;
+            if *count == 0 {
+                self.displaced.remove(&first);
+                self.mark(first);
+            }
+        }
+    }
+
+    /// Makes a place empty. The rest of the entry stays for those who are reading it.
+    fn empty(&mut self, place: u32, entry: &T) {
+        let mut entry = *entry;
+        entry.key_mut().tag = self.mark_of(place);
+        self.store_tag(place, &entry);
         self.retired.insert(place);
     }
 

@@ -2,6 +2,7 @@
 
 use super::super::region::observe::while_observed;
 use super::*;
+use lb_common::abi::Place;
 use lb_common::addr::Addr;
 use proptest::prelude::*;
 use std::cell::RefCell;
@@ -50,7 +51,7 @@ fn look(view: &TwoChoice<ServiceEntry>) {
                 Suspended::Reading(_, entry) if readers.changing == Some(entry.key) => {}
                 Suspended::Reading(place, entry) => {
                     let mut now = view.region.get(*place).unwrap();
-                    now.key.tag = entry.key.tag;
+                    now.key = entry.key;
                     assert_eq!(now, *entry, "a reader's entry changes under it");
                 }
             }
@@ -58,8 +59,13 @@ fn look(view: &TwoChoice<ServiceEntry>) {
         for key in readers.present.clone() {
             let (place, entry) = view.find(&key).expect("a key that is in the table is not found");
             readers.suspended.push(Suspended::Reading(place, entry));
-            if view.at(places(&key, view.mask)[0]).is_none_or(|e| e.key != key) {
-                readers.suspended.push(Suspended::LookingAgain(key));
+            let first = view.region.get(places(&key, view.mask)[0]).unwrap();
+            match first.key.holds(&key) {
+                Place::Here => {}
+                Place::Elsewhere => readers.suspended.push(Suspended::LookingAgain(key)),
+                Place::Nowhere => {
+                    panic!("a reader would not look at the second place of a key that is there")
+                }
             }
         }
     });
@@ -107,6 +113,7 @@ proptest! {
             });
             let view = TwoChoice {
                 region: region.clone(), mask: SIZE - 1, used: 0, grace: Grace::None, retired: HashSet::new(),
+                displaced: HashMap::new(),
             };
             look(&view);
             let outcome = while_observed(move || look(&view), || match step {
@@ -125,6 +132,13 @@ proptest! {
             let held: HashMap<Key, ServiceEntry> = table.iter().map(|e| (e.key, e)).collect();
             prop_assert_eq!(&held, &model);
             prop_assert_eq!(table.used() as usize, model.len());
+            for place in 0..SIZE {
+                let displaced = |k: &&Key| {
+                    places(k, SIZE - 1)[0] == place && table.find(k).is_some_and(|(at, _)| at != place)
+                };
+                let marked = region.get(place).unwrap().key.tag & tag::MORE != 0;
+                prop_assert_eq!(marked, model.keys().any(|k| displaced(&k)), "the mark of place {}", place);
+            }
         }
         // Whoever comes next finds the same.
         let adopted = TwoChoice::<ServiceEntry>::new(region, Grace::None);
@@ -170,7 +184,7 @@ fn a_key_that_a_dead_writer_left_in_both_places_is_left_in_one() {
 
 #[test]
 fn a_neighbour_with_another_mac_is_absent_for_a_moment_and_never_mixed() {
-    let key = Key { addr: Addr::v4(u32::from_ne_bytes([10, 0, 0, 9])), tag: 3 };
+    let key = Key::neighbour(Addr::v4(u32::from_ne_bytes([10, 0, 0, 9])), 3).unwrap();
     let [old, new] = [[1; 12], [2; 12]].map(|macs| NeighbourEntry { key, macs });
     let region = Region::on_heap("NEIGHBOURS", SIZE);
     let mut table = TwoChoice::new(region.clone(), Grace::None);
