@@ -58,7 +58,7 @@ pub trait Tables {
     /// Removes from `EMBRYONIC`.
     fn drop_embryo(&self, key: &FlowKey);
 
-    /// Nanoseconds of the monotonic clock.
+    /// Nanoseconds of the monotonic clock, at most [`crate::abi::flow::CLOCK_LAG_NS`] late.
     fn now(&self) -> u64;
     /// The interface that the packet came in through.
     fn ingress(&self) -> u32;

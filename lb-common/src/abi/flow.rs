@@ -60,5 +60,9 @@ impl FlowValue {
     }
 }
 
+/// How late the program's clock may be, ns: it may be read where it stood at the last tick, at 100 ticks a second at worst
+/// (`CONFIG_HZ`).
+pub const CLOCK_LAG_NS: u64 = 20_000_000;
+
 /// An entry's `seen` is refreshed when it is older than this, ns: a store per second and flow, not per packet.
 pub const REFRESH_NS: u64 = 1_000_000_000;

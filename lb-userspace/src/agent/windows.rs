@@ -10,7 +10,7 @@
 use crate::dataplane::Tables;
 use crate::dataplane::tables::OutOfRange;
 use crate::plan::Step;
-use lb_common::abi::flow::{CLOSING_NS, REFRESH_NS};
+use lb_common::abi::flow::{CLOCK_LAG_NS, CLOSING_NS, REFRESH_NS};
 use lb_common::abi::service::flags::TRACK_ALWAYS;
 use lb_common::abi::{FlowKey, FlowValue, ServiceEntry, ring};
 use lb_common::hash;
@@ -166,7 +166,7 @@ impl Windows {
 /// lag behind by a refresh.
 pub fn expired(value: &FlowValue, timeout: Duration, now: u64) -> bool {
     let timeout = if value.closing() { timeout.min(Duration::from_nanos(CLOSING_NS)) } else { timeout };
-    u128::from(now.saturating_sub(value.seen)) > timeout.as_nanos() + u128::from(REFRESH_NS)
+    u128::from(now.saturating_sub(value.seen)) > timeout.as_nanos() + u128::from(REFRESH_NS + CLOCK_LAG_NS)
 }
 
 /// The slot that a flow falls on.

@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use aya::maps::MapInfo;
-use aya::programs::{ProgramError, Xdp};
+use aya::programs::{ProgramError, ProgramType, Xdp};
+use aya::sys::{BpfHelper, is_helper_supported};
 
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::programs::XdpAttachType;
@@ -250,9 +251,14 @@ fn load_programs(pins: &Pins, found: &Found, log_drops: bool) -> Result<Ebpf, Op
     for (name, entries) in &found.entries {
         loader.map_pin_path(name, pins.map(name)).map_max_entries(name, *entries / chunk::of(name));
     }
+    // What cannot be found out is taken for missing.
+    let coarse_clock = u32::from(
+        is_helper_supported(ProgramType::Xdp, BpfHelper::BPF_FUNC_ktime_get_coarse_ns).unwrap_or(false),
+    );
     let level: u8 = if log_drops { log::Level::Debug as u8 } else { 0 };
     loader
         .override_global(aya_log::LEVEL, &level, true)
+        .override_global("COARSE_CLOCK", &coarse_clock, true)
         .override_global("SERVICE_MASK", &masks[0], true)
         .override_global("REVERSE_MASK", &masks[1], true)
         .override_global("NEIGHBOUR_MASK", &masks[2], true);

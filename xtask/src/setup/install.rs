@@ -1,6 +1,7 @@
 //! Puts on the machine what it lacks. Says each command before it runs it.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::process::Command;
 
@@ -40,7 +41,7 @@ pub(super) fn packages(wanted: &[&str], missing: &[Finding]) -> Result<()> {
     }
     step(&mut as_root(&["apt-get", "update", "-qq"])?).or_else(|error| {
         // One broken source does not matter when the others have what is needed.
-        println!("setup: {error:#}; trying with the lists that are there");
+        eprintln!("setup: {error:#}; trying with the lists that are there");
         anyhow::Ok(())
     })?;
     let names = wanted.iter().map(|names| available(names)).collect::<Result<Vec<_>>>()?;
@@ -54,7 +55,7 @@ pub(super) fn packages(wanted: &[&str], missing: &[Finding]) -> Result<()> {
     installed?;
     for daemon in ["nginx", "haproxy"] {
         if names.iter().any(|name| name.starts_with(daemon)) && Path::new("/run/systemd/system").is_dir() {
-            println!("setup: {daemon} is for tests and benches, which start it themselves: not at boot");
+            eprintln!("setup: {daemon} is for tests and benches, which start it themselves: not at boot");
             step(&mut as_root(&["systemctl", "disable", "--quiet", daemon])?)?;
         }
     }
@@ -80,7 +81,7 @@ fn forbid_daemons() -> Result<()> {
     if Path::new(POLICY).exists() {
         return Ok(());
     }
-    println!("setup: daemons that come with packages are not started ({POLICY}, removed afterwards)");
+    eprintln!("setup: daemons that come with packages are not started ({POLICY}, removed afterwards)");
     let script = format!("printf '%s\\n' '#!/bin/sh' '{OURS}' 'exit 101' > {POLICY} && chmod 755 {POLICY}");
     run(&mut as_root(&["sh", "-c", &script])?)
 }
@@ -98,7 +99,7 @@ pub(super) fn repair() -> Result<()> {
 
 /// Builds bpf-linker into cargo's bin directory.
 pub(super) fn bpf_linker() -> Result<()> {
-    println!("setup: bpf-linker is built once, which takes a minute or two");
+    eprintln!("setup: bpf-linker is built once, which takes a minute or two");
     let mut install = cargo();
     install.args(["install", "--locked", "bpf-linker", "--version", &LINKER_AT_LEAST.to_string()]);
     install.args(["--no-default-features", "--features", "llvm-22"]);
@@ -119,6 +120,7 @@ pub(super) fn bpffs() -> Result<()> {
 }
 
 fn step(command: &mut Command) -> Result<()> {
-    println!("setup: {}", text(command));
-    run(command)
+    eprintln!("setup: {}", text(command));
+    // Progress, like all that is said here: what a task prints, like the bench's JSON, stays alone.
+    run(command.stdout(io::stderr()))
 }

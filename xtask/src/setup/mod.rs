@@ -57,7 +57,7 @@ pub(crate) fn run(groups: &[Group]) -> Result<()> {
             first.need.why
         );
     }
-    println!("setup: done");
+    eprintln!("setup: done");
     Ok(())
 }
 
