@@ -12,7 +12,9 @@ pub(crate) type Answer<T> = oneshot::Sender<T>;
 /// What may be asked of the agent.
 pub(crate) enum Request {
     Status(Answer<StatusView>),
-    Services(Answer<Vec<ServiceView>>),
+    /// Names of all services.
+    Services(Answer<Vec<String>>),
+    Service(String, Answer<Option<ServiceView>>),
     Stats(Option<String>, Answer<Result<StatsView, Failure>>),
     Change(Box<Change>, bool, Answer<Result<PlanView, Failure>>),
     Apply(Source, bool, Answer<Result<PlanView, Failure>>),
@@ -47,8 +49,12 @@ impl Control for Handle {
         self.ask(Request::Status).await.unwrap_or_default()
     }
 
-    async fn services(&self) -> Vec<ServiceView> {
+    async fn services(&self) -> Vec<String> {
         self.ask(Request::Services).await.unwrap_or_default()
+    }
+
+    async fn service(&self, name: &str) -> Option<ServiceView> {
+        self.ask(|answer| Request::Service(name.to_owned(), answer)).await.flatten()
     }
 
     async fn stats(&self, service: Option<&str>) -> Result<StatsView, Failure> {

@@ -6,6 +6,7 @@ use super::flows::FlowCounts;
 use super::hops::Hops;
 use super::interfaces::Interfaces;
 use super::options::AgentOptions;
+use super::touched::Touched;
 use super::views;
 use super::vips::Announcer;
 use super::ways::Ways;
@@ -17,13 +18,13 @@ use crate::dataplane::events::Events;
 use crate::dataplane::flows::{FlowTable, Flows};
 use crate::dataplane::{Dataplane, Opened, Options, Sizes, Tables};
 use crate::health::{self, Network, Runner};
-use crate::model::{Desired, Health};
+use crate::model::Desired;
 use crate::net::Netlink;
 use crate::net::watch::Watch;
-use crate::plan::{self, HealthMap, RingCache};
-use crate::state::{State, Store};
+use crate::plan::{self, RingCache};
+use crate::state::{Saved, Store};
 use anyhow::{Context, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
@@ -89,7 +90,6 @@ impl Core {
         let watch = Watch::open()?;
         let netlink = Netlink::open()?;
         let (sender, transitions) = mpsc::channel(TRANSITIONS);
-        let health = known_health(&state);
         let mut core = Self {
             started: Instant::now(),
             start,
@@ -112,9 +112,11 @@ impl Core {
             counters,
             sizes,
             entries,
-            health,
             netlink,
-            store,
+            saved: Saved::new(store),
+            touched: Touched::Everything,
+            fit: BTreeSet::new(),
+            egress: BTreeSet::new(),
             ticks: 0,
             unsaved: true,
         };
@@ -159,12 +161,4 @@ fn sizes(tables: &Tables, counters: &Counters) -> Sizes {
         reasons: counters.reason_rows(),
         ..Sizes::default()
     }
-}
-
-fn known_health(state: &State) -> HealthMap {
-    let of = |(service, backends): (&String, &BTreeMap<_, Health>)| {
-        let service = service.clone();
-        backends.clone().into_iter().map(move |(backend, health)| ((service.clone(), backend), health))
-    };
-    state.health.iter().flat_map(of).collect()
 }

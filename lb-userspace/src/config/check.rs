@@ -135,7 +135,7 @@ pub fn from_shape(shape: &File) -> Result<Checked<Finding>, Vec<Finding>> {
     let warnings = out.judge()?;
     let services = services
         .into_iter()
-        .map(|Placed { service, .. }| (service.name.clone(), service))
+        .map(|Placed { service, .. }| (service.name.clone(), service.into()))
         .collect::<BTreeMap<_, _>>();
     let keeps_interfaces = shape.agent.interfaces.is_none();
     Ok(Checked { desired: Desired { interfaces, services }, keeps_interfaces, metrics, warnings })

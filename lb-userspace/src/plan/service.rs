@@ -46,7 +46,7 @@ fn permissions(wanted: &Service, backend: &Backend, observed: &Observed<'_>) -> 
     let health = match wanted.check {
         None => Health::Up,
         Some(_) => {
-            let known = observed.health.get(&(wanted.name.clone(), backend.address));
+            let known = observed.health.get(&wanted.name).and_then(|known| known.get(&backend.address));
             known.copied().unwrap_or_default()
         }
     };
@@ -316,6 +316,7 @@ fn slot_steps(
             backend.reachable() && *holds.get_or_init(|| used(backend.counters))
         })
     };
+    let held = if new { Vec::new() } else { tables.rings.read(entry.ring, entry.slots) };
     let mut words = Vec::new();
     let mut moved = 0;
     for (index, position) in (0..entry.slots).zip(&ring.slots) {
@@ -324,7 +325,7 @@ fn slot_steps(
             words.push((index, Slot::settled_on(next).0));
             continue;
         }
-        let was = Slot(tables.rings.slot(entry.ring, index).unwrap_or(Slot::EMPTY.0));
+        let was = Slot(held.get(index as usize).copied().unwrap_or(Slot::EMPTY.0));
         let is = was.give_to(next, may_hold_flows);
         if is != was {
             moved += u32::from(is.current() != was.current());
