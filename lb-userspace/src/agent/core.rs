@@ -5,10 +5,11 @@ use super::control::Request;
 use super::drains;
 use super::explain;
 use super::flows::FlowCounts;
+use super::heap::Heap;
 use super::hops::Hops;
 use super::interfaces::Interfaces;
 use super::options::AgentOptions;
-use super::touched::Touched;
+use super::touched::{ROUND, Touched};
 use super::vips::Announcer;
 use super::ways::Ways;
 use super::windows::{Memory, Windows};
@@ -66,6 +67,7 @@ pub(super) struct Core {
     pub(super) saved: Saved,
     /// What the next pass has to look at.
     pub(super) touched: Touched,
+    pub(super) heap: Heap,
     /// Services that have a backend for new flows.
     pub(super) fit: BTreeSet<String>,
     /// Interfaces that packets may leave through.
@@ -79,12 +81,19 @@ impl Core {
     pub(super) async fn answer(&mut self, request: Request) {
         // Whoever asked may have gone: the answer then goes nowhere.
         match request {
-            Request::Status(to) => drop(to.send(self.status())),
-            Request::Services(to) => drop(to.send(self.state.desired.services.keys().cloned().collect())),
+            Request::Status(to) => {
+                self.heap.large();
+                drop(to.send(self.status()));
+            }
+            Request::Services(to) => {
+                self.heap.large();
+                drop(to.send(self.state.desired.services.keys().cloned().collect()));
+            }
             Request::Service(name, to) => drop(to.send(self.service(&name))),
             Request::Stats(service, to) => drop(to.send(self.stats(service.as_deref()))),
             Request::Change(change, dry_run, to) => drop(to.send(self.change(*change, dry_run).await)),
             Request::Apply(source, dry_run, to) => {
+                self.heap.large();
                 let result = match outcome_of(&self.state.desired, source) {
                     Ok(outcome) => self.bring_about(outcome, dry_run).await,
                     Err(failure) => Err(failure),
@@ -157,6 +166,10 @@ impl Core {
     /// A second has passed.
     pub(super) async fn tick(&mut self) {
         self.ticks += 1;
+        block_in_place(|| self.heap.look());
+        if self.ticks.is_multiple_of(ROUND) {
+            self.hops.forget(&self.state.desired);
+        }
         match self.hops.keep_fresh().await {
             Ok(changed) => self.touched.backends(&self.state.desired, &changed),
             Err(error) => self.failed("ask for next hops", &error),

@@ -11,7 +11,7 @@ use crate::net::nexthop::Answer;
 use crate::net::watch::Change;
 use crate::net::{self, Netlink};
 use crate::plan::NextHop;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -69,17 +69,12 @@ impl Hops {
         &self.interfaces
     }
 
-    /// Asks for backends that are new, and probes their neighbours. Those that are gone are forgotten when everything is
-    /// looked at: until then they are kept fresh, which costs little and is of use if they come back.
+    /// Asks for backends that are new, and probes their neighbours. Those that are gone are kept fresh until
+    /// [`Self::forget`], which costs little and is of use if they come back.
     pub(crate) async fn follow(&mut self, desired: &Desired, touched: &Touched) -> Result<(), net::Error> {
         let services = desired.services.values().filter(|service| touched.has(&service.name));
         let wanted: BTreeSet<IpAddr> =
             services.flat_map(|service| service.backends.keys().map(|backend| backend.ip())).collect();
-        if *touched == Touched::Everything {
-            self.answers.retain(|addr, _| wanted.contains(addr));
-            self.known.retain(|addr, _| wanted.contains(addr));
-            self.interfaces = self.known.values().map(|hop| hop.ifindex).collect();
-        }
         let new: Vec<IpAddr> = wanted.into_iter().filter(|addr| !self.answers.contains_key(addr)).collect();
         if new.is_empty() {
             return Ok(());
@@ -88,6 +83,18 @@ impl Hops {
         let due = self.due(new.iter().filter_map(|addr| self.answers.get(addr)));
         self.probe(due).await;
         Ok(())
+    }
+
+    /// Forgets backends that are gone.
+    pub(crate) fn forget(&mut self, desired: &Desired) {
+        let backends = desired.services.values().flat_map(|service| service.backends.keys());
+        let wanted: HashSet<IpAddr> = backends.map(|backend| backend.ip()).collect();
+        if self.answers.keys().all(|addr| wanted.contains(addr)) {
+            return;
+        }
+        self.answers.retain(|addr, _| wanted.contains(addr));
+        self.known.retain(|addr, _| wanted.contains(addr));
+        self.interfaces = self.known.values().map(|hop| hop.ifindex).collect();
     }
 
     /// Takes notice of changes. The backends whose next hop is another now.

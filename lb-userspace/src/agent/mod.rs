@@ -19,6 +19,7 @@ mod core;
 mod drains;
 mod explain;
 mod flows;
+mod heap;
 mod hops;
 mod interfaces;
 pub mod options;

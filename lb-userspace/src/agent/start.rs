@@ -3,6 +3,7 @@
 use super::change::outcome_of;
 use super::core::{Core, Inputs, monotonic_ns};
 use super::flows::FlowCounts;
+use super::heap::Heap;
 use super::hops::Hops;
 use super::interfaces::Interfaces;
 use super::options::AgentOptions;
@@ -115,6 +116,7 @@ impl Core {
             netlink,
             saved: Saved::new(store),
             touched: Touched::Everything,
+            heap: Heap::default(),
             fit: BTreeSet::new(),
             egress: BTreeSet::new(),
             ticks: 0,
@@ -133,6 +135,7 @@ impl Core {
         core.interfaces_follow().await;
         core.converge().await;
         core.save();
+        block_in_place(Heap::give_back);
         tracing::info!(
             services = core.state.desired.services.len(),
             interfaces = core.interfaces.attached().len(),

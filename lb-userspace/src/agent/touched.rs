@@ -1,14 +1,15 @@
 //! Which services the next pass has to look at: those that something happened to.
 //!
 //! A pass over everything costs as much as everything is large; what happens concerns a service or two. When in doubt
-//! it is everything: at the start, after a failure, and now and then as a safety net.
+//! it is everything: at the start and after a failure. As a safety net each service has its turn once in [`ROUND`] ticks,
+//! a few with every tick, so that nobody who asks for a change has to wait for all of them.
 
 use crate::model::{Admin, Desired};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// Ticks between two passes over everything.
-const EVERYTHING: u64 = 60;
+/// Ticks in which every service is looked at once.
+pub(crate) const ROUND: u64 = 60;
 
 /// What happened since the last pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,11 +74,10 @@ impl Touched {
     /// A second passed, the `ticks`th; `now` is in seconds since the Unix epoch. A drain whose deadline passed changes
     /// what its backend may do.
     pub(crate) fn time(&mut self, desired: &Desired, ticks: u64, now: u64) {
-        if ticks.is_multiple_of(EVERYTHING) {
-            return self.everything();
-        }
-        for service in desired.services.values() {
-            if service.backends.values().any(|b| b.admin != Admin::Active && b.admin.has_expired(now)) {
+        for (number, service) in (0..).zip(desired.services.values()) {
+            let turn = number % ROUND == ticks % ROUND;
+            if turn || service.backends.values().any(|b| b.admin != Admin::Active && b.admin.has_expired(now))
+            {
                 self.service(&service.name);
             }
         }
@@ -119,11 +119,11 @@ draining = { until = '1970-01-01T00:01:40Z' }
         let mut touched = Touched::default();
         touched.differing(&before, &before.clone());
         touched.backends(&before, &BTreeSet::from([IpAddr::from([10, 0, 0, 9])]));
-        touched.time(&before, 1, 99);
+        touched.time(&before, 2, 99);
         assert_eq!(touched, Touched::default());
         touched.backends(&before, &BTreeSet::from([IpAddr::from([10, 0, 0, 1])]));
         assert_eq!(names(&touched.take()), ["a"]);
-        touched.time(&before, 1, 100);
+        touched.time(&before, 2, 100);
         assert_eq!(names(&touched.take()), ["b"], "its drain has ended");
         let mut after = before.clone();
         after.services.remove("a");
@@ -133,10 +133,28 @@ draining = { until = '1970-01-01T00:01:40Z' }
         after.put(new);
         touched.differing(&before, &after);
         assert_eq!(names(&touched), ["a", "b", "c"]);
-        touched.time(&before, EVERYTHING, 0);
+        touched.everything();
         assert!(touched.has("whatever"));
         touched.service("a");
         assert_eq!(touched.take(), Touched::Everything);
         assert_eq!(touched, Touched::default());
+    }
+
+    #[test]
+    fn everybody_has_a_turn_in_each_round() {
+        let mut desired = desired();
+        let one = crate::model::Service::clone(&desired.services["a"]);
+        for n in 0..2 * ROUND + 5 {
+            desired.put(crate::model::Service { name: format!("s{n}"), ..one.clone() });
+        }
+        let turns = (7..7 + ROUND).map(|ticks| {
+            let mut touched = Touched::default();
+            touched.time(&desired, ticks, 0);
+            names(&touched).into_iter().map(str::to_owned).collect::<Vec<_>>()
+        });
+        let turns: Vec<_> = turns.collect();
+        assert!(turns.iter().all(|names| (2..=3).contains(&names.len())), "{turns:?}");
+        let all: BTreeSet<_> = turns.into_iter().flatten().collect();
+        assert!(all.iter().eq(desired.services.keys()));
     }
 }

@@ -9,7 +9,7 @@ use crate::config::{Change, file};
 use crate::model::{AttachMode, InvalidText};
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post, put};
@@ -19,6 +19,9 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+
+/// Bytes of a request: a configuration of a million backends. The usual limit is that of 50 000.
+const LARGEST_BODY: usize = 64 << 20;
 
 type Parameters = Query<BTreeMap<String, String>>;
 
@@ -46,6 +49,7 @@ pub(super) fn router<C: Control>(control: Arc<C>) -> Router {
         .route("/v1/explain", post(explain::<C>))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(control)
 }
 
