@@ -5,8 +5,8 @@ use super::views;
 use crate::api::control::Source;
 use crate::api::failure::{Failure, FailureCode};
 use crate::api::types::PlanView;
-use crate::config::{self, Change, Outcome};
-use crate::model::Desired;
+use crate::config::{self, Change, Checked, Outcome};
+use crate::model::{Desired, Service};
 use crate::plan::{self, RingCache};
 
 impl Core {
@@ -99,10 +99,18 @@ impl Core {
     }
 }
 
+/// Judges a configuration: seconds for a very large one.
+pub(super) fn judge(source: &Source) -> Result<Checked, Failure> {
+    Ok(config::check(&source.text, &source.name)?)
+}
+
 /// What a configuration makes of what is desired.
-pub(super) fn outcome_of(desired: &Desired, source: Source) -> Result<Outcome, Failure> {
-    let checked = config::check(&source.text, &source.name)?;
+pub(super) fn outcome_of(desired: &Desired, mut checked: Checked) -> Result<Outcome, Failure> {
     let warnings: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
+    for service in checked.desired.services.values_mut() {
+        // What stays is made anew, so that no part of what it was judged with stays with it.
+        *service = Service::clone(service).into();
+    }
     let outcome = config::change::replace(desired, checked)?;
     Ok(Outcome { warnings, ..outcome })
 }

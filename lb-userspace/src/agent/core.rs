@@ -92,9 +92,9 @@ impl Core {
             Request::Service(name, to) => drop(to.send(self.service(&name))),
             Request::Stats(service, to) => drop(to.send(self.stats(service.as_deref()))),
             Request::Change(change, dry_run, to) => drop(to.send(self.change(*change, dry_run).await)),
-            Request::Apply(source, dry_run, to) => {
+            Request::Apply(checked, dry_run, to) => {
                 self.heap.large();
-                let result = match outcome_of(&self.state.desired, source) {
+                let result = match outcome_of(&self.state.desired, *checked) {
                     Ok(outcome) => self.bring_about(outcome, dry_run).await,
                     Err(failure) => Err(failure),
                 };

@@ -1,6 +1,6 @@
 //! How an agent begins: it reads its state, adopts or loads the data plane, and makes a first pass.
 
-use super::change::outcome_of;
+use super::change::{judge, outcome_of};
 use super::core::{Core, Inputs, monotonic_ns};
 use super::flows::FlowCounts;
 use super::heap::Heap;
@@ -49,7 +49,8 @@ impl Core {
         if let Some(path) = &options.config {
             let text =
                 std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let outcome = outcome_of(&state.desired, Source { text, name: path.display().to_string() })
+            let outcome = judge(&Source { text, name: path.display().to_string() })
+                .and_then(|checked| outcome_of(&state.desired, checked))
                 .map_err(|failure| anyhow::anyhow!(views::full_text(&failure)))?;
             messages.extend(outcome.warnings);
             state.desired = outcome.desired;

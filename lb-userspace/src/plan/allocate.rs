@@ -3,8 +3,8 @@
 use super::PlanError;
 use crate::dataplane::Sizes;
 use crate::dataplane::tables::Tables;
-use lb_common::abi::{ServiceEntry, ring};
-use std::collections::BTreeSet;
+use lb_common::abi::{Key, ServiceEntry, ring};
+use std::collections::{BTreeSet, HashSet};
 
 /// Free room, as of one plan.
 pub(super) struct Allocator<'a> {
@@ -18,6 +18,8 @@ pub(super) struct Allocator<'a> {
     /// Rows below are in use: a plan takes rows, it never gives one back.
     first_row: u32,
     generation: u32,
+    /// Ways back that this plan writes: those are nobody else's to take out.
+    pub(super) ways: HashSet<Key>,
 }
 
 /// Parts of a table that are in use: start and length, never overlapping.
@@ -57,6 +59,7 @@ impl<'a> Allocator<'a> {
             rows: None,
             first_row: 0,
             generation: tables.settings.get().generation,
+            ways: HashSet::new(),
         };
         for entry in tables.services.iter() {
             this.ids.insert(entry.id);

@@ -150,7 +150,7 @@ fn plan_these<'a>(
     for entry in installed.values() {
         if !kept.contains(&entry.id) {
             let name = observed.ids.iter().find(|(_, id)| **id == entry.id).map(|(name, _)| name.clone());
-            service::remove(&mut plan, name, entry, tables);
+            service::remove(&mut plan, name, entry, tables, &allocator);
             allocator.release(entry);
         }
     }

@@ -151,7 +151,7 @@ pub(super) fn reconcile(
             plan.steps.push(backend_step(name, why, &target, n, first, &named));
         }
     }
-    reverse_steps(plan, wanted, &entry, &target, tables);
+    reverse_steps(plan, wanted, &entry, &target, tables, allocator);
     if let Some(was) = installed.filter(|_| moved) {
         let place = ServiceEntry { backends: entry.backends, capacity: entry.capacity, ..was };
         plan.steps.push(Step::Service { service: name.clone(), entry: place, new: false });
@@ -187,7 +187,7 @@ pub(super) fn reconcile(
         .into_iter()
         .flat_map(|e| stale.clone().map(move |b| Key::endpoint(b.addr, b.port, e.key.protocol())))
         .collect();
-    remove_reverse(plan, Some(name), entry.id, &keys, tables);
+    remove_reverse(plan, Some(name), entry.id, &keys, tables, allocator);
     if removed {
         plan.steps.push(Step::Grace);
     }
@@ -343,7 +343,14 @@ fn slot_steps(
 }
 
 /// Writes the way back of NAT backends.
-fn reverse_steps(plan: &mut Plan, wanted: &Service, entry: &ServiceEntry, target: &Block, tables: &Tables) {
+fn reverse_steps(
+    plan: &mut Plan,
+    wanted: &Service,
+    entry: &ServiceEntry,
+    target: &Block,
+    tables: &Tables,
+    allocator: &mut Allocator<'_>,
+) {
     if wanted.mode != Mode::Nat {
         return;
     }
@@ -358,28 +365,41 @@ fn reverse_steps(plan: &mut Plan, wanted: &Service, entry: &ServiceEntry, target
             reserved: [0; 4],
         };
         if found(tables, &reverse.key) != Some(reverse) {
+            allocator.ways.insert(reverse.key);
             plan.steps.push(Step::Reverse { service: wanted.name.clone(), entry: reverse });
         }
     }
 }
 
 /// Takes out the way back of backends, unless another service of this plan has taken it over.
-fn remove_reverse(plan: &mut Plan, name: Option<&String>, id: u32, keys: &[Key], tables: &Tables) {
+fn remove_reverse(
+    plan: &mut Plan,
+    name: Option<&String>,
+    id: u32,
+    keys: &[Key],
+    tables: &Tables,
+    allocator: &Allocator<'_>,
+) {
     for key in keys {
-        let taken = plan.steps.iter().any(|s| matches!(s, Step::Reverse { entry, .. } if entry.key == *key));
-        if !taken && found(tables, key).is_some_and(|e| e.service == id) {
+        if !allocator.ways.contains(key) && found(tables, key).is_some_and(|e| e.service == id) {
             plan.steps.push(Step::RemoveReverse { service: name.cloned(), key: *key });
         }
     }
 }
 
 /// Plans the end of a service.
-pub(super) fn remove(plan: &mut Plan, name: Option<String>, entry: &ServiceEntry, tables: &Tables) {
+pub(super) fn remove(
+    plan: &mut Plan,
+    name: Option<String>,
+    entry: &ServiceEntry,
+    tables: &Tables,
+    allocator: &Allocator<'_>,
+) {
     let block = Block::read(tables, entry.backends, entry.capacity);
     plan.steps.push(Step::RemoveService { service: name.clone(), key: entry.key });
     let used = || block.entries.iter().enumerate().filter(|(_, e)| e.generation != 0);
     let keys: Vec<Key> = used().map(|(_, b)| Key::endpoint(b.addr, b.port, entry.key.protocol())).collect();
-    remove_reverse(plan, name.as_ref(), entry.id, &keys, tables);
+    remove_reverse(plan, name.as_ref(), entry.id, &keys, tables, allocator);
     for (n, was) in used() {
         let service = name.clone().unwrap_or_default();
         plan.steps.push(backend_step(&service, Why::Removed, &block, n, BackendEntry::default(), was));

@@ -121,8 +121,8 @@ proptest! {
             });
             let put = |n: &u32, ring: &u32| (service(*n, 0).key, service(*n, *ring));
             match &step {
-                Step::Put(n, ring) if outcome => drop(model.extend([put(n, ring)])),
-                Step::PutAll(all) if outcome => drop(model.extend(all.iter().map(|(n, ring)| put(n, ring)))),
+                Step::Put(n, ring) if outcome => model.extend([put(n, ring)]),
+                Step::PutAll(all) if outcome => model.extend(all.iter().map(|(n, ring)| put(n, ring))),
                 Step::Put(..) => prop_assert!(keys.iter().all(|k| !model.contains_key(k)), "a key that has a place was refused"),
                 // Of the new keys, some are in the table; what was there, is, with what was said last.
                 Step::PutAll(all) => {
