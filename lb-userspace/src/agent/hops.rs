@@ -126,26 +126,30 @@ impl Hops {
 
     /// Takes notice of what the kernel says of neighbours, `None` of one that is gone.
     fn neighbours_changed(&mut self, neighbours: &BTreeMap<Place, Option<&Neighbour>>) -> BTreeSet<IpAddr> {
-        let mut answers = Vec::new();
+        let mut elsewhere = Vec::new();
         // Backends behind a gateway share its answer, and go on doing so.
         let mut last: Option<(Arc<Answer>, Arc<Answer>)> = None;
-        for (addr, answer) in &self.answers {
+        for (addr, answer) in &mut self.answers {
             let Ok(hop) = &**answer else { continue };
-            if let Some((before, after)) = &last
-                && Arc::ptr_eq(before, answer)
-            {
-                answers.push((*addr, Arc::clone(after)));
-                continue;
+            let known = last.as_ref().filter(|(before, _)| Arc::ptr_eq(before, answer));
+            let after = match known {
+                Some((_, after)) => Arc::clone(after),
+                None => {
+                    let Some(entry) = neighbours.get(&(hop.ifindex, hop.neighbour)) else { continue };
+                    let mut hop = hop.clone();
+                    hop.mac = entry.and_then(Neighbour::usable);
+                    hop.state = entry.map_or(State::Absent, |entry| entry.state);
+                    Arc::new(Ok(hop))
+                }
+            };
+            // Mostly it is only confirmed, or not confirmed lately.
+            if after.as_ref().as_ref().is_ok_and(|after| after.mac != hop.mac) {
+                elsewhere.push((*addr, Arc::clone(&after)));
             }
-            let Some(entry) = neighbours.get(&(hop.ifindex, hop.neighbour)) else { continue };
-            let mut hop = hop.clone();
-            hop.mac = entry.and_then(Neighbour::usable);
-            hop.state = entry.map_or(State::Absent, |entry| entry.state);
-            let after = Arc::new(Ok(hop));
-            last = Some((Arc::clone(answer), Arc::clone(&after)));
-            answers.push((*addr, after));
+            let before = std::mem::replace(answer, Arc::clone(&after));
+            last = Some((before, after));
         }
-        self.take(answers)
+        self.take(elsewhere)
     }
 
     /// Probes neighbours that are unresolved or long unconfirmed, and looks again at ways that there were not. The
@@ -252,6 +256,48 @@ fn some_of<T: Copy + Ord>(set: &BTreeSet<T>, last: &mut Option<T>) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::nexthop;
+
+    fn way(gateway: Option<IpAddr>, neighbour: IpAddr, mac: [u8; 6]) -> Arc<Answer> {
+        Arc::new(Ok(nexthop::NextHop {
+            ifindex: 3,
+            interface: "eth0".into(),
+            source_mac: [9; 6],
+            gateway,
+            neighbour,
+            mac: Some(mac),
+            state: State::Reachable,
+            mtu: 1500,
+        }))
+    }
+
+    #[tokio::test]
+    async fn what_is_told_of_a_neighbour_concerns_whoever_is_behind_it() {
+        let ip = |n: u8| IpAddr::from([10, 0, 0, n]);
+        let (gateway, behind) = (ip(1), way(Some(ip(1)), ip(1), [1; 6]));
+        let mut hops = Hops::new(Netlink::open().unwrap());
+        let far = [ip(10), ip(11), ip(13)];
+        let mut answers: Vec<_> = far.iter().map(|addr| (*addr, Arc::clone(&behind))).collect();
+        answers.insert(2, (ip(12), way(None, ip(12), [2; 6])));
+        assert_eq!(hops.take(answers).len(), 4);
+        let tell = async |hops: &mut Hops, change| hops.changed(&[change]).await.unwrap();
+        let entry = |mac, state| Neighbour { ifindex: 3, address: gateway, mac, state };
+        let confirmed = Change::Neighbour(entry(Some([1; 6]), State::Stale));
+        assert_eq!(tell(&mut hops, confirmed).await, BTreeSet::new());
+        assert_eq!(hops.answer(ip(10)).unwrap().as_ref().unwrap().state, State::Stale);
+        assert!(Arc::ptr_eq(&hops.answers[&ip(10)], &hops.answers[&ip(11)]));
+        // Another interface's neighbour of the same address is somebody else.
+        let other = Neighbour { ifindex: 4, ..entry(Some([7; 6]), State::Reachable) };
+        assert_eq!(tell(&mut hops, Change::Neighbour(other)).await, BTreeSet::new());
+        let moved = Change::Neighbour(entry(Some([5; 6]), State::Reachable));
+        assert_eq!(tell(&mut hops, moved).await, BTreeSet::from(far));
+        assert!(far.iter().all(|addr| hops.known()[addr].macs == [5, 5, 5, 5, 5, 5, 9, 9, 9, 9, 9, 9]));
+        let gone = Change::NeighbourGone { ifindex: 3, address: gateway };
+        assert_eq!(tell(&mut hops, gone).await, BTreeSet::new());
+        assert_eq!(hops.answer(ip(13)).unwrap().as_ref().unwrap().mac, None);
+        assert_eq!(hops.known()[&ip(13)].macs[0], 5, "where it was seen last is better than nowhere");
+        assert_eq!(hops.known()[&ip(12)].macs[0], 2);
+    }
 
     #[test]
     fn everybody_has_a_turn() {
