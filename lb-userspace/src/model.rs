@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 mod text;
@@ -17,8 +18,8 @@ pub use text::{InvalidText, parse_backend};
 pub struct Desired {
     /// Interfaces to attach to, and how.
     pub interfaces: BTreeMap<String, AttachMode>,
-    /// Services by name.
-    pub services: BTreeMap<String, Service>,
+    /// Services by name. Shared, so that a copy of it all costs as much as there are services, whatever their backends.
+    pub services: BTreeMap<String, Arc<Service>>,
 }
 
 /// How to attach to an interface.
@@ -201,6 +202,26 @@ pub enum HttpMethod {
     Get,
     /// Without a body.
     Head,
+}
+
+impl Desired {
+    /// Puts a service in the place of the one of its name, or among the others.
+    pub fn put(&mut self, service: Service) {
+        self.services.insert(service.name.clone(), Arc::new(service));
+    }
+
+    /// A service, to be changed: copies of the configuration keep the old one.
+    pub fn service_mut(&mut self, name: &str) -> Option<&mut Service> {
+        self.services.get_mut(name).map(Arc::make_mut)
+    }
+
+    /// Names of the services that are not the same in both: changed, only here or only there.
+    pub fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a str> {
+        // Services that were not touched are the same allocation, which `Arc` compares first.
+        let here = self.services.iter().filter(|(name, service)| other.services.get(*name) != Some(service));
+        let gone = other.services.keys().filter(|name| !self.services.contains_key(*name));
+        here.map(|(name, _)| name.as_str()).chain(gone.map(String::as_str))
+    }
 }
 
 impl Service {

@@ -1,4 +1,4 @@
-//! The agent as a process: how fast it starts, how much memory it takes, what health checks cost.
+//! The agent as a process: how fast it starts and changes, how much memory it takes, what health checks cost.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,7 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use lb_common::addr::Addr;
 use lb_userspace::dataplane::Sizes;
+use lb_userspace::dataplane::maps::Maps;
+use lb_userspace::dataplane::pins::Pins;
 use lb_userspace::lab::{Namespace, veth, wait};
 use lb_userspace::model::{Check, CheckKind, Desired, Health};
 use lb_userspace::state::{State, Store};
@@ -30,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const WATCHED: Duration = Duration::from_secs(10);
 /// Starts whose median counts.
 const STARTS: usize = 5;
+/// Changes that are asked for, and the time between them.
+const CHANGES: usize = 40;
+const BETWEEN: Duration = Duration::from_millis(70);
 
 /// The balancer's machine, and one that all backends are on.
 struct Site {
@@ -108,17 +114,27 @@ impl Home {
     }
 }
 
+/// Asks the agent for something, and waits for its status.
+fn ask(socket: &Path, request: &str) -> Result<UnixStream> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "{request} HTTP/1.1\r\nHost: lb\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")?;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status)?;
+    ensure!(&status == b"HTTP/1.1 200", "{request}: {}", String::from_utf8_lossy(&status));
+    Ok(stream)
+}
+
 /// Whether the agent serves requests: the socket is there earlier, but who asks has to wait.
 fn answers(socket: &Path) -> bool {
-    let ask = || {
-        let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET /v1/services HTTP/1.1\r\nHost: lb\r\nConnection: close\r\n\r\n")?;
-        let mut status = [0; 12];
-        stream.read_exact(&mut status)?;
-        Ok::<_, std::io::Error>(&status == b"HTTP/1.1 200")
-    };
-    ask().unwrap_or(false)
+    ask(socket, "GET /v1/services").is_ok()
+}
+
+/// The rest of an answer.
+fn rest(mut stream: UnixStream) -> Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer)
 }
 
 /// A running agent.
@@ -171,9 +187,49 @@ pub(crate) fn start(values: &mut Values, lb: &Path) -> Result<()> {
         memory = agent.memory()?;
         agent.stop()?;
     }
+    let (agent, _) = home.start(lb, &site.balancer)?;
+    let begin = Instant::now();
+    let bytes = rest(ask(&home.socket(), "GET /v1/services")?)?.len();
+    ensure!(bytes > 1_000_000, "a list of all backends has {bytes} bytes");
+    values.insert("all services of 1000 x 100 listed, ms".into(), milliseconds(begin));
+    changes(values, &home, &agent)?;
+    agent.stop()?;
     values.insert("agent start, 1000 x 100, tables empty, ms".into(), fresh);
     values.insert("agent start, 1000 x 100, tables adopted, ms".into(), Spread::of(times).median);
     values.insert("agent memory, 1000 x 100, MiB".into(), memory);
+    Ok(())
+}
+
+/// Measures changes of one backend from an operator's request to the agent's answer: in between the state is saved, and
+/// the kernel's tables hold the change, which is looked at after each.
+fn changes(values: &mut Values, home: &Home, agent: &Agent) -> Result<()> {
+    let (name, backend) = ("service-500", LARGE.family.backend(500, 0));
+    let maps = Maps::new(Pins::new(home.pins.path()));
+    let listen = Addr::from(LARGE.family.service(500));
+    let installed = maps.services()?.into_iter().find(|entry| entry.key.addr == listen);
+    let installed = installed.context("the kernel does not know the service")?;
+    let block = installed.backends as usize..(installed.backends + installed.capacity) as usize;
+    let selectable = || -> Result<bool> {
+        let all = maps.backends()?;
+        let entry = all[block.clone()].iter().find(|b| b.generation != 0 && b.addr == backend.ip().into());
+        Ok(entry.context("the kernel does not know the backend")?.selectable())
+    };
+    let mut times = Vec::new();
+    for round in 0..CHANGES {
+        let drain = round % 2 == 0;
+        let verb = if drain { "drain" } else { "undrain" };
+        let begin = Instant::now();
+        let answer =
+            rest(ask(&home.socket(), &format!("POST /v1/services/{name}/backends/{backend}/{verb}"))?)?;
+        times.push(milliseconds(begin));
+        ensure!(selectable()? != drain, "the kernel does not see: {}", String::from_utf8_lossy(&answer));
+        // Like an operator: the ticks of the agent, with all that it does in them, come in between.
+        thread::sleep(BETWEEN);
+    }
+    let slowest = times.iter().copied().fold(0.0, f64::max);
+    values.insert("one backend of 1000 x 100 changed by a request, ms".into(), Spread::of(times).median);
+    values.insert("one backend of 1000 x 100 changed by a request, slowest, ms".into(), slowest);
+    values.insert("agent memory, 1000 x 100, after lists and changes, MiB".into(), agent.memory()?);
     Ok(())
 }
 
@@ -184,7 +240,7 @@ pub(crate) fn checks(values: &mut Values, lb: &Path) -> Result<()> {
     let setup = Setup { services: 100, ..LARGE };
     let mut desired = setup.desired();
     for service in desired.services.values_mut() {
-        service.check = Some(Check::new(CheckKind::Tcp));
+        Arc::make_mut(service).check = Some(Check::new(CheckKind::Tcp));
     }
     let backends: usize = desired.services.values().map(|service| service.backends.len()).sum();
     let home = Home::make(desired, setup.sizes())?;

@@ -59,7 +59,7 @@ impl Setup {
     pub(crate) fn desired(&self) -> Desired {
         let services = (0..self.services).map(|number| {
             let service = self.service(number);
-            (service.name.clone(), service)
+            (service.name.clone(), service.into())
         });
         Desired { interfaces: BTreeMap::new(), services: services.collect() }
     }
@@ -130,6 +130,15 @@ pub(crate) struct Control {
 impl Control {
     /// Plans the way to what is desired.
     pub(crate) fn plan(&mut self) -> Result<Plan> {
+        self.plan_these(None)
+    }
+
+    /// The same if only one service was changed.
+    pub(crate) fn plan_touched(&mut self, service: &str) -> Result<Plan> {
+        self.plan_these(Some(&BTreeSet::from([service.to_owned()])))
+    }
+
+    fn plan_these(&mut self, touched: Option<&BTreeSet<String>>) -> Result<Plan> {
         let observed = Observed {
             now: 0,
             health: &HealthMap::new(),
@@ -139,7 +148,12 @@ impl Control {
             sizes: &self.sizes,
             used: &|_| true,
         };
-        let plan = plan::plan(&self.desired, &observed, &self.tables, &mut self.rings)?;
+        let plan = match touched {
+            None => plan::plan(&self.desired, &observed, &self.tables, &mut self.rings)?,
+            Some(touched) => {
+                plan::plan_touched(&self.desired, touched, &observed, &self.tables, &mut self.rings)?
+            }
+        };
         self.ids = plan.ids.clone();
         Ok(plan)
     }

@@ -147,7 +147,8 @@ pub(crate) fn in_lab(test: impl FnOnce(&mut Lab<'_>) + Send) {
     }
     let namespace = Namespace::create_unique("lbpkt").expect("a network namespace");
     let inside = || {
-        let services = all().into_iter().map(|served| (served.name.to_owned(), served.model())).collect();
+        let services =
+            all().into_iter().map(|served| (served.name.to_owned(), served.model().into())).collect();
         let desired = Desired { services, ..Desired::default() };
         let mut lab = Lab { kernel: Kernel::open(), namespace: &namespace, desired };
         lab.behind(LOOPBACK);
@@ -192,7 +193,7 @@ impl Lab<'_> {
 
     /// Changes what is desired of a service, and serves it.
     pub(crate) fn change(&mut self, name: &str, change: impl FnOnce(&mut Service)) {
-        change(self.desired.services.get_mut(name).expect("a service of this name"));
+        change(self.desired.service_mut(name).expect("a service of this name"));
         self.serve();
     }
 

@@ -32,7 +32,7 @@ fn without_backends() {
 fn with_backends_that_are_down() {
     in_lab(|lab| {
         for served in all() {
-            lab.kernel.health.insert((served.name.into(), served.backend), Health::Down);
+            lab.kernel.health.entry(served.name.into()).or_default().insert(served.backend, Health::Down);
             lab.change(served.name, |service| service.check = Some(Check::new(CheckKind::Tcp)));
         }
         all_dropped(lab, Reason::NoBackend);
@@ -43,12 +43,12 @@ fn with_backends_that_are_down() {
 fn backends_that_are_kept_when_down_keep_only_what_they_have() {
     in_lab(|lab| {
         for served in all() {
-            lab.kernel.health.insert((served.name.into(), served.backend), Health::Up);
+            lab.kernel.health.entry(served.name.into()).or_default().insert(served.backend, Health::Up);
             lab.change(served.name, |service| {
                 service.check = Some(Check::new(CheckKind::Tcp));
                 service.on_down = OnDown::Keep;
             });
-            lab.kernel.health.insert((served.name.into(), served.backend), Health::Down);
+            lab.kernel.health.entry(served.name.into()).or_default().insert(served.backend, Health::Down);
         }
         lab.serve();
         for served in all() {

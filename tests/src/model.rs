@@ -113,7 +113,7 @@ impl<M: Machine> World<M> {
         this.converge();
         let left: Vec<_> = this.machine.entries().iter().map(|(memory, key, _)| (*memory, *key)).collect();
         this.machine.forget(&left);
-        this.desired.services.insert(NAME.into(), service);
+        this.desired.put(service);
         for n in 1..=4 {
             this.put(n, 1);
         }
@@ -126,7 +126,7 @@ impl<M: Machine> World<M> {
     /// # Panics
     /// Never: the service is always there.
     pub fn backends(&mut self) -> &mut BTreeMap<SocketAddr, Backend> {
-        &mut self.desired.services.get_mut(NAME).unwrap().backends
+        &mut self.desired.service_mut(NAME).unwrap().backends
     }
 
     /// Adds a backend, or gives it another weight.
@@ -134,13 +134,13 @@ impl<M: Machine> World<M> {
         let address = address(n);
         let admin = self.backends().get(&address).map_or(Admin::Active, |b| b.admin);
         self.backends().insert(address, Backend { address, weight, admin });
-        self.health.entry((NAME.into(), address)).or_insert(Health::Up);
+        self.health.entry(NAME.into()).or_default().entry(address).or_insert(Health::Up);
     }
 
     /// Removes a backend at once.
     pub fn remove(&mut self, n: u8) {
         self.backends().remove(&address(n));
-        self.health.remove(&(NAME.into(), address(n)));
+        self.health.entry(NAME.into()).or_default().remove(&address(n));
     }
 
     /// Changes what the operator wants of a backend, if there is one.
@@ -152,7 +152,7 @@ impl<M: Machine> World<M> {
 
     /// A check changes its mind.
     pub fn check(&mut self, n: u8, health: Health) {
-        if let Some(known) = self.health.get_mut(&(NAME.into(), address(n))) {
+        if let Some(known) = self.health.entry(NAME.into()).or_default().get_mut(&address(n)) {
             *known = health;
         }
     }

@@ -3,6 +3,7 @@
 use crate::dataplane::Tables;
 use crate::dataplane::tables::{Full, OutOfRange};
 use crate::plan::Step;
+use lb_common::abi::ReverseEntry;
 
 /// A step could not be carried out. Those before it are; planning again finds what is left.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,31 @@ pub enum ApplyError {
 /// # Errors
 /// At the first step that fails.
 pub fn to_tables(tables: &mut Tables, steps: &[Step]) -> Result<(), ApplyError> {
+    stretches(steps).try_for_each(|stretch| one_stretch(tables, stretch))
+}
+
+/// Parts of a plan that take nothing away, and between them one by one the steps that do. What a stretch adds may be
+/// written in any order that has slots and services after what they point to.
+pub(crate) fn stretches(steps: &[Step]) -> impl Iterator<Item = &[Step]> {
+    let takes = |step: &Step| {
+        matches!(
+            step,
+            Step::RemoveService { .. } | Step::RemoveReverse { .. } | Step::ForgetFlows { .. } | Step::Grace
+        )
+    };
+    steps.chunk_by(move |one, next| !takes(one) && !takes(next))
+}
+
+fn one_stretch(tables: &mut Tables, steps: &[Step]) -> Result<(), ApplyError> {
+    // All at once, at the first of them: they share what waiting there is.
+    let mut ways: Vec<ReverseEntry> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Reverse { entry, .. } => Some(*entry),
+            _ => None,
+        })
+        .collect();
+    let mut full = None;
     for step in steps {
         match step {
             Step::Backend { index, entry, .. } => {
@@ -37,11 +63,22 @@ pub fn to_tables(tables: &mut Tables, steps: &[Step]) -> Result<(), ApplyError> 
             Step::RemoveService { key, .. } => {
                 tables.services.remove(key);
             }
-            Step::Reverse { entry, .. } => tables.reverse.put(entry)?,
+            Step::Reverse { entry, .. } => {
+                if !ways.is_empty() {
+                    full = tables.reverse.put_all(&ways).err();
+                    ways = Vec::new();
+                }
+                // Whoever comes before the first one that had no place is served.
+                if let Some(full) = full
+                    && tables.reverse.find(&entry.key) != Some(*entry)
+                {
+                    return Err(full.into());
+                }
+            }
             Step::RemoveReverse { key, .. } => {
                 tables.reverse.remove(key);
             }
-            Step::Grace => {}
+            Step::Grace => tables.grace.synchronize(),
             Step::ZeroReasons { .. }
             | Step::ZeroCounters { .. }
             | Step::KeepCounters { .. }

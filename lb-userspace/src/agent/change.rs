@@ -5,8 +5,8 @@ use super::views;
 use crate::api::control::Source;
 use crate::api::failure::{Failure, FailureCode};
 use crate::api::types::PlanView;
-use crate::config::{self, Change, Outcome};
-use crate::model::Desired;
+use crate::config::{self, Change, Checked, Outcome};
+use crate::model::{Desired, Service};
 use crate::plan::{self, RingCache};
 
 impl Core {
@@ -18,14 +18,18 @@ impl Core {
 
     /// Makes what is desired so: interfaces first, because they are what may be refused; then it is persisted, then done.
     pub(super) async fn bring_about(&mut self, outcome: Outcome, dry_run: bool) -> Result<PlanView, Failure> {
-        let mut rings = RingCache::default();
-        let planned = self.plan(&outcome.desired, &mut rings).map_err(full)?;
+        // What a pass has left to do is not the change's doing, unless it is known to have failed.
+        let mut touched = self.touched.clone();
+        touched.differing(&self.state.desired, &outcome.desired);
+        // Rings of what may never be: those that are remembered are what the tables hold.
+        let planned = self.plan(&outcome.desired, &touched, &mut RingCache::default()).map_err(full)?;
         let mut view = views::plan(&outcome, &planned, dry_run);
         views::interface_steps(&mut view, &self.state.desired, &outcome.desired);
         if dry_run || !outcome.changed {
             return Ok(view);
         }
         let new = self.attach_new(&outcome.desired, &mut view).await?;
+        let other_interfaces = self.state.desired.interfaces != outcome.desired.interfaces;
         let before = std::mem::replace(&mut self.state.desired, outcome.desired);
         if let Err(error) = self.try_save() {
             self.state.desired = before;
@@ -38,7 +42,10 @@ impl Core {
                 format!("see that {} can be written", self.options.state.display()),
             ));
         }
-        self.interfaces_follow().await;
+        if other_interfaces || self.interfaces_incomplete() {
+            self.interfaces_follow().await;
+        }
+        self.touched.differing(&before, &self.state.desired);
         self.converge().await;
         match &self.failure {
             None => Ok(view),
@@ -92,10 +99,18 @@ impl Core {
     }
 }
 
+/// Judges a configuration: seconds for a very large one.
+pub(super) fn judge(source: &Source) -> Result<Checked, Failure> {
+    Ok(config::check(&source.text, &source.name)?)
+}
+
 /// What a configuration makes of what is desired.
-pub(super) fn outcome_of(desired: &Desired, source: Source) -> Result<Outcome, Failure> {
-    let checked = config::check(&source.text, &source.name)?;
+pub(super) fn outcome_of(desired: &Desired, mut checked: Checked) -> Result<Outcome, Failure> {
     let warnings: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
+    for service in checked.desired.services.values_mut() {
+        // What stays is made anew, so that no part of what it was judged with stays with it.
+        *service = Service::clone(service).into();
+    }
     let outcome = config::change::replace(desired, checked)?;
     Ok(Outcome { warnings, ..outcome })
 }

@@ -1,9 +1,10 @@
 //! The API's view of the agent: requests into its one task, answers back.
 
+use super::change::judge;
 use crate::api::control::{Control, Source};
 use crate::api::failure::Failure;
 use crate::api::types::{ExplainRequest, ExplainView, PlanView, ServiceView, StatsView, StatusView};
-use crate::config::Change;
+use crate::config::{Change, Checked};
 use tokio::sync::{mpsc, oneshot};
 
 /// Where an answer goes. Whoever asked may be gone.
@@ -12,10 +13,12 @@ pub(crate) type Answer<T> = oneshot::Sender<T>;
 /// What may be asked of the agent.
 pub(crate) enum Request {
     Status(Answer<StatusView>),
-    Services(Answer<Vec<ServiceView>>),
+    /// Names of all services.
+    Services(Answer<Vec<String>>),
+    Service(String, Answer<Option<ServiceView>>),
     Stats(Option<String>, Answer<Result<StatsView, Failure>>),
     Change(Box<Change>, bool, Answer<Result<PlanView, Failure>>),
-    Apply(Source, bool, Answer<Result<PlanView, Failure>>),
+    Apply(Box<Checked>, bool, Answer<Result<PlanView, Failure>>),
     Export(Answer<Result<String, Failure>>),
     Explain(ExplainRequest, Answer<Result<ExplainView, Failure>>),
 }
@@ -47,8 +50,12 @@ impl Control for Handle {
         self.ask(Request::Status).await.unwrap_or_default()
     }
 
-    async fn services(&self) -> Vec<ServiceView> {
+    async fn services(&self) -> Vec<String> {
         self.ask(Request::Services).await.unwrap_or_default()
+    }
+
+    async fn service(&self, name: &str) -> Option<ServiceView> {
+        self.ask(|answer| Request::Service(name.to_owned(), answer)).await.flatten()
     }
 
     async fn stats(&self, service: Option<&str>) -> Result<StatsView, Failure> {
@@ -63,7 +70,12 @@ impl Control for Handle {
     }
 
     async fn apply(&self, source: Source, dry_run: bool) -> Result<PlanView, Failure> {
-        self.ask(|answer| Request::Apply(source, dry_run, answer)).await.unwrap_or_else(|| Err(stopping()))
+        // On a thread of its own: the agent's one task goes on meanwhile, and what this takes is given back as a whole.
+        let judged = tokio::task::spawn_blocking(move || judge(&source)).await;
+        let checked = Box::new(judged.map_err(|error| {
+            Failure::failed(format!("cannot judge the configuration: {error}"), "please report this")
+        })??);
+        self.ask(|answer| Request::Apply(checked, dry_run, answer)).await.unwrap_or_else(|| Err(stopping()))
     }
 
     async fn export(&self) -> Result<String, Failure> {

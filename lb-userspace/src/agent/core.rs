@@ -1,14 +1,15 @@
 //! The agent's one task: everything it owns, and how what happens becomes what is so.
 
-use super::apply;
 use super::change::outcome_of;
 use super::control::Request;
 use super::drains;
 use super::explain;
 use super::flows::FlowCounts;
+use super::heap::Heap;
 use super::hops::Hops;
 use super::interfaces::Interfaces;
 use super::options::AgentOptions;
+use super::touched::{ROUND, Touched};
 use super::vips::Announcer;
 use super::ways::Ways;
 use super::windows::{Memory, Windows};
@@ -18,12 +19,11 @@ use crate::dataplane::counters::Counters;
 use crate::dataplane::events::Events;
 use crate::dataplane::flows::Flows;
 use crate::dataplane::{Dataplane, Sizes, Start, Tables};
-use crate::health::{self, Network, Runner, Target, Transition};
-use crate::model::{Desired, Health};
+use crate::health::{Network, Runner, Transition};
 use crate::net::watch::{self, Watch};
 use crate::net::{self, Netlink};
-use crate::plan::{self, HealthMap, Observed, Plan, RingCache, Step};
-use crate::state::{State, Store};
+use crate::plan::RingCache;
+use crate::state::{Saved, State};
 use anyhow::Result;
 use lb_common::abi::{Event, event};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,10 +62,16 @@ pub(super) struct Core {
     pub(super) said: Option<String>,
     pub(super) sizes: Sizes,
     pub(super) entries: [(Memory, Flows); 2],
-    pub(super) health: HealthMap,
     pub(super) ways: Ways,
     pub(super) netlink: Netlink,
-    pub(super) store: Store,
+    pub(super) saved: Saved,
+    /// What the next pass has to look at.
+    pub(super) touched: Touched,
+    pub(super) heap: Heap,
+    /// Services that have a backend for new flows.
+    pub(super) fit: BTreeSet<String>,
+    /// Interfaces that packets may leave through.
+    pub(super) egress: BTreeSet<u32>,
     pub(super) ticks: u64,
     pub(super) unsaved: bool,
 }
@@ -75,12 +81,20 @@ impl Core {
     pub(super) async fn answer(&mut self, request: Request) {
         // Whoever asked may have gone: the answer then goes nowhere.
         match request {
-            Request::Status(to) => drop(to.send(self.status())),
-            Request::Services(to) => drop(to.send(self.service_views())),
+            Request::Status(to) => {
+                self.heap.large();
+                drop(to.send(self.status()));
+            }
+            Request::Services(to) => {
+                self.heap.large();
+                drop(to.send(self.state.desired.services.keys().cloned().collect()));
+            }
+            Request::Service(name, to) => drop(to.send(self.service(&name))),
             Request::Stats(service, to) => drop(to.send(self.stats(service.as_deref()))),
             Request::Change(change, dry_run, to) => drop(to.send(self.change(*change, dry_run).await)),
-            Request::Apply(source, dry_run, to) => {
-                let result = match outcome_of(&self.state.desired, source) {
+            Request::Apply(checked, dry_run, to) => {
+                self.heap.large();
+                let result = match outcome_of(&self.state.desired, *checked) {
                     Ok(outcome) => self.bring_about(outcome, dry_run).await,
                     Err(failure) => Err(failure),
                 };
@@ -95,19 +109,28 @@ impl Core {
         }
     }
 
-    /// A backend went up or down.
-    pub(super) async fn health_changed(&mut self, transition: Transition) {
-        let Transition { target, health, reason, .. } = transition;
-        let known = self.state.desired.services.get(&*target.service);
-        if !known.is_some_and(|s| s.backends.contains_key(&target.backend)) {
+    /// Backends went up or down.
+    pub(super) async fn health_changed(&mut self, transitions: Vec<Transition>) {
+        let mut any = false;
+        for Transition { target, health, reason, .. } in transitions {
+            let known = self.state.desired.services.get(&*target.service);
+            if !known.is_some_and(|s| s.backends.contains_key(&target.backend)) {
+                continue;
+            }
+            tracing::info!(service = &*target.service, backend = %target.backend, "{health}: {reason}");
+            self.state.health.entry(target.service.to_string()).or_default().insert(target.backend, health);
+            self.saved.health_changed(&target.service);
+            self.touched.service(&target.service);
+            any = true;
+        }
+        if !any {
             return;
         }
-        tracing::info!(service = &*target.service, backend = %target.backend, "{health}: {reason}");
-        self.health.insert((target.service.to_string(), target.backend), health);
         self.unsaved = true;
         // The check that found it up has made the kernel find its MAC address: new flows must not wait for the news.
-        if let Err(error) = self.hops.look_again().await {
-            self.failed("ask for next hops", &error);
+        match self.hops.look_again().await {
+            Ok(changed) => self.touched.backends(&self.state.desired, &changed),
+            Err(error) => self.failed("ask for next hops", &error),
         }
         self.converge().await;
     }
@@ -119,7 +142,7 @@ impl Core {
             self.hops.changed(changes).await
         };
         match result.await {
-            Ok(_) => {}
+            Ok(changed) => self.touched.backends(&self.state.desired, &changed),
             Err(error) => return self.failed("follow the network", &error),
         }
         if changes.iter().any(|c| {
@@ -143,8 +166,13 @@ impl Core {
     /// A second has passed.
     pub(super) async fn tick(&mut self) {
         self.ticks += 1;
-        if let Err(error) = self.hops.keep_fresh().await {
-            self.failed("ask for next hops", &error);
+        block_in_place(|| self.heap.look());
+        if self.ticks.is_multiple_of(ROUND) {
+            self.hops.forget(&self.state.desired);
+        }
+        match self.hops.keep_fresh().await {
+            Ok(changed) => self.touched.backends(&self.state.desired, &changed),
+            Err(error) => self.failed("ask for next hops", &error),
         }
         self.remember_less();
         let now = unix_now();
@@ -154,6 +182,7 @@ impl Core {
             match config::apply(&self.state.desired, change) {
                 Ok(outcome) => {
                     tracing::info!("drain ended: {}", outcome.message);
+                    self.touched.differing(&self.state.desired, &outcome.desired);
                     self.state.desired = outcome.desired;
                     self.unsaved = true;
                 }
@@ -163,7 +192,13 @@ impl Core {
         if self.interfaces_incomplete() {
             self.interfaces_follow().await;
         }
+        self.touched.time(&self.state.desired, self.ticks, now);
         self.converge().await;
+        if self.saved.is_long() {
+            // Now, and not while somebody waits for a change.
+            self.saved.begin_anew();
+            self.unsaved = true;
+        }
         if self.unsaved {
             self.save();
         }
@@ -183,104 +218,6 @@ impl Core {
         }
     }
 
-    /// Plans and carries out until tables, addresses and checks are what they should be.
-    pub(super) async fn converge(&mut self) {
-        self.failure = None;
-        let desired = self.state.desired.clone();
-        if let Err(error) = self.hops.follow(&desired).await {
-            self.failed("ask for next hops", &error);
-        }
-        if let Err(error) = self.hops.keep_fresh().await {
-            self.failed("probe neighbours", &error);
-        }
-        let mut rings = std::mem::take(&mut self.rings);
-        let planned = self.plan(&desired, &mut rings);
-        self.rings = rings;
-        match planned {
-            Ok(plan) => {
-                if let Err(error) = block_in_place(|| self.carry_out(&plan)) {
-                    // What was carried out is found in the tables; rings must be looked at again.
-                    self.rings = RingCache::default();
-                    self.failed("write the tables", error.as_ref());
-                }
-            }
-            Err(error) => self.failed("plan", &error),
-        }
-        let known = &self.health;
-        let lookup = |t: &Target| known.get(&(t.service.to_string(), t.backend)).copied().unwrap_or_default();
-        self.runner.update(health::targets(&desired), lookup);
-        self.health.retain(|(service, backend), _| {
-            desired
-                .services
-                .get(service)
-                .is_some_and(|s| s.check.is_some() && s.backends.contains_key(backend))
-        });
-        self.allow_egress();
-        let fit = self.fit();
-        let attached = self.interfaces.attached();
-        if let Err(error) = self.announcer.reconcile(&desired, &fit, &attached).await {
-            self.failed("announce addresses", &error);
-        }
-    }
-
-    pub(super) fn plan(&self, desired: &Desired, rings: &mut RingCache) -> Result<Plan, plan::PlanError> {
-        let observed = Observed {
-            now: unix_now(),
-            health: &self.health,
-            next_hops: self.hops.known(),
-            ids: &self.ids,
-            seed: self.state.seed,
-            sizes: &self.sizes,
-            // What cannot be read may have flows.
-            used: &|row| self.counters.backend(row).map_or(true, |c| c.packets > 0),
-        };
-        plan::plan(desired, &observed, &self.tables, rings)
-    }
-
-    pub(super) fn carry_out(&mut self, plan: &Plan) -> Result<()> {
-        for step in &plan.steps {
-            tracing::debug!("{step}");
-            match step {
-                Step::ZeroReasons { row, .. } => self.counters.clear_reasons(*row)?,
-                Step::ZeroCounters { row, .. } => self.counters.clear_backend(*row)?,
-                Step::KeepCounters { from, into, .. } => self.counters.keep_backend(*from, *into)?,
-                Step::ForgetFlows { id, .. } => self.forget_flows(*id)?,
-                other => apply::to_tables(&mut self.tables, std::slice::from_ref(other))?,
-            }
-        }
-        self.windows.applied(&plan.steps, monotonic_ns());
-        self.ids.clone_from(&plan.ids);
-        Ok(())
-    }
-
-    /// Lets packets leave through every interface that a way leads through.
-    pub(super) fn allow_egress(&mut self) {
-        let ways = self.hops.interfaces().into_iter().chain(self.ways.interfaces().iter().copied());
-        let wanted: BTreeSet<u32> = ways.collect();
-        let allow = |dataplane: &Dataplane| -> Result<()> {
-            let mut interfaces = dataplane.interfaces()?;
-            let known = interfaces.devices().allowed();
-            for ifindex in wanted.into_iter().filter(|ifindex| !known.contains(ifindex)) {
-                interfaces.allow_egress(ifindex)?;
-            }
-            Ok(())
-        };
-        if let Err(error) = allow(&self.dataplane) {
-            self.failed("let packets leave", error.as_ref());
-        }
-    }
-
-    /// Services that have a backend for new flows.
-    pub(super) fn fit(&self) -> BTreeSet<String> {
-        let serves = |name: &String| {
-            let entry =
-                self.ids.get(name).and_then(|id| self.tables.services.iter().find(|e| e.id == *id))?;
-            let mut block = entry.backends..entry.backends + entry.capacity;
-            block.any(|n| self.tables.backends.get(n).is_some_and(|b| b.selectable())).then_some(())
-        };
-        self.state.desired.services.keys().filter(|name| serves(name).is_some()).cloned().collect()
-    }
-
     /// Saves the state; a failure is remembered and tried again.
     pub(super) fn save(&mut self) {
         if let Err(error) = self.try_save() {
@@ -290,16 +227,10 @@ impl Core {
     }
 
     pub(super) fn try_save(&mut self) -> Result<()> {
-        self.state.health.clear();
-        for ((service, backend), health) in &self.health {
-            if *health != Health::Unknown {
-                self.state.health.entry(service.clone()).or_default().insert(*backend, *health);
-            }
-        }
         let names = self.interfaces.attached();
         let placed = self.announcer.placed().iter();
         self.state.announced = placed.filter_map(|(i, a)| Some((names.get(i)?.clone(), *a))).collect();
-        block_in_place(|| self.store.save(&self.state))?;
+        block_in_place(|| self.saved.save(&self.state))?;
         self.unsaved = false;
         Ok(())
     }
@@ -317,6 +248,8 @@ impl Core {
             self.said = Some(text.clone());
         }
         self.failure = Some(text);
+        // What was done and what was not is found out by looking at everything.
+        self.touched.everything();
     }
 
     /// An interface's name, if it still has one.

@@ -21,14 +21,14 @@ pub(crate) fn ended(
 ) -> Vec<Change> {
     let mut changes = Vec::new();
     for service in desired.services.values() {
-        let entry = ids.get(&service.name).and_then(|id| tables.services.iter().find(|e| e.id == *id));
+        let entry = || ids.get(&service.name).and_then(|id| tables.services.iter().find(|e| e.id == *id));
         for backend in service.backends.values() {
             let Admin::Draining { until, remove: true } = backend.admin else { continue };
             let late = until.is_some_and(|until| now >= until);
             let empty = || {
                 // A client that closes its end may still be reading.
                 let left = flows.on(&service.name, backend.address);
-                entry.is_some_and(|e| windows.open(&e) == 0) && left.entries + left.closing == 0
+                entry().is_some_and(|e| windows.open(&e) == 0) && left.entries + left.closing == 0
             };
             if late || empty() {
                 changes.push(Change::RemoveBackend {

@@ -28,11 +28,9 @@ impl FlowCounts {
         ids: &BTreeMap<String, u32>,
         tables: &Tables,
     ) -> Self {
-        let services: BTreeMap<u32, (&String, _)> = tables
-            .services
-            .iter()
-            .filter_map(|e| ids.iter().find(|(_, id)| **id == e.id).map(|(name, _)| (e.id, (name, e))))
-            .collect();
+        let names: BTreeMap<u32, &String> = ids.iter().map(|(name, id)| (*id, name)).collect();
+        let services: BTreeMap<u32, (&String, _)> =
+            tables.services.iter().filter_map(|e| names.get(&e.id).map(|name| (e.id, (*name, e)))).collect();
         let mut counts: BTreeMap<(String, SocketAddr), Count> = BTreeMap::new();
         for (_, key, value) in entries {
             let Some((name, service)) = services.get(&key.service) else { continue };

@@ -14,15 +14,18 @@
 pub mod apply;
 mod change;
 mod control;
+mod converge;
 mod core;
 mod drains;
 mod explain;
 mod flows;
+mod heap;
 mod hops;
 mod interfaces;
 pub mod options;
 mod remember;
 mod start;
+pub(crate) mod touched;
 mod views;
 mod vips;
 mod ways;
@@ -44,6 +47,8 @@ use tokio::time::{MissedTickBehavior, interval};
 const TICK: Duration = Duration::from_secs(1);
 /// Requests that wait at once before the API makes clients wait.
 const REQUESTS: usize = 64;
+/// Backends that went up or down and are dealt with in one pass.
+const TOGETHER: usize = 1024;
 
 /// Runs the agent in the foreground until SIGTERM or SIGINT. What is pinned goes on without it.
 ///
@@ -78,12 +83,16 @@ pub async fn run(options: AgentOptions) -> Result<()> {
 
 /// Takes what comes, one thing at a time.
 async fn serve(core: &mut Core, mut inputs: Inputs, mut requests: mpsc::Receiver<Request>) -> Result<()> {
+    let mut transitions = Vec::new();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             Some(request) = requests.recv() => core.answer(request).await,
-            Some(transition) = inputs.transitions.recv() => core.health_changed(transition).await,
+            // All that have come together: a rack that fails is one pass.
+            1.. = inputs.transitions.recv_many(&mut transitions, TOGETHER) => {
+                core.health_changed(std::mem::take(&mut transitions)).await;
+            }
             changes = inputs.watch.next() => core.network_changed(&changes.context("cannot follow the network")?).await,
             event = inputs.events.next() => core.kernel_says(event.context("cannot read the program's events")?).await,
             _ = ticks.tick() => core.tick().await,

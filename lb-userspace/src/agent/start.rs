@@ -1,11 +1,13 @@
 //! How an agent begins: it reads its state, adopts or loads the data plane, and makes a first pass.
 
-use super::change::outcome_of;
+use super::change::{judge, outcome_of};
 use super::core::{Core, Inputs, monotonic_ns};
 use super::flows::FlowCounts;
+use super::heap::Heap;
 use super::hops::Hops;
 use super::interfaces::Interfaces;
 use super::options::AgentOptions;
+use super::touched::Touched;
 use super::views;
 use super::vips::Announcer;
 use super::ways::Ways;
@@ -17,13 +19,13 @@ use crate::dataplane::events::Events;
 use crate::dataplane::flows::{FlowTable, Flows};
 use crate::dataplane::{Dataplane, Opened, Options, Sizes, Tables};
 use crate::health::{self, Network, Runner};
-use crate::model::{Desired, Health};
+use crate::model::Desired;
 use crate::net::Netlink;
 use crate::net::watch::Watch;
-use crate::plan::{self, HealthMap, RingCache};
-use crate::state::{State, Store};
+use crate::plan::{self, RingCache};
+use crate::state::{Saved, Store};
 use anyhow::{Context, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
@@ -47,7 +49,8 @@ impl Core {
         if let Some(path) = &options.config {
             let text =
                 std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let outcome = outcome_of(&state.desired, Source { text, name: path.display().to_string() })
+            let outcome = judge(&Source { text, name: path.display().to_string() })
+                .and_then(|checked| outcome_of(&state.desired, checked))
                 .map_err(|failure| anyhow::anyhow!(views::full_text(&failure)))?;
             messages.extend(outcome.warnings);
             state.desired = outcome.desired;
@@ -89,7 +92,6 @@ impl Core {
         let watch = Watch::open()?;
         let netlink = Netlink::open()?;
         let (sender, transitions) = mpsc::channel(TRANSITIONS);
-        let health = known_health(&state);
         let mut core = Self {
             started: Instant::now(),
             start,
@@ -112,9 +114,12 @@ impl Core {
             counters,
             sizes,
             entries,
-            health,
             netlink,
-            store,
+            saved: Saved::new(store),
+            touched: Touched::Everything,
+            heap: Heap::default(),
+            fit: BTreeSet::new(),
+            egress: BTreeSet::new(),
             ticks: 0,
             unsaved: true,
         };
@@ -131,6 +136,7 @@ impl Core {
         core.interfaces_follow().await;
         core.converge().await;
         core.save();
+        block_in_place(Heap::give_back);
         tracing::info!(
             services = core.state.desired.services.len(),
             interfaces = core.interfaces.attached().len(),
@@ -159,12 +165,4 @@ fn sizes(tables: &Tables, counters: &Counters) -> Sizes {
         reasons: counters.reason_rows(),
         ..Sizes::default()
     }
-}
-
-fn known_health(state: &State) -> HealthMap {
-    let of = |(service, backends): (&String, &BTreeMap<_, Health>)| {
-        let service = service.clone();
-        backends.clone().into_iter().map(move |(backend, health)| ((service.clone(), backend), health))
-    };
-    state.health.iter().flat_map(of).collect()
 }

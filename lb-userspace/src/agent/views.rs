@@ -133,7 +133,8 @@ fn seconds(time: SystemTime) -> u64 {
 impl Core {
     /// One screen.
     pub(super) fn status(&self) -> StatusView {
-        let services = self.service_views();
+        let services: Vec<ServiceView> =
+            self.state.desired.services.values().map(|service| self.service_view(service)).collect();
         let mut attention: Vec<String> = self.failure.iter().cloned().collect();
         let interfaces: Vec<InterfaceView> = self
             .state
@@ -199,19 +200,14 @@ impl Core {
         }
     }
 
-    /// Every service.
-    pub(super) fn service_views(&self) -> Vec<ServiceView> {
-        self.state.desired.services.values().map(|service| self.service_view(service)).collect()
-    }
-
-    fn installed(&self, service: &str) -> Option<ServiceEntry> {
-        let id = self.ids.get(service)?;
-        self.tables.services.iter().find(|entry| entry.id == *id)
+    /// One service.
+    pub(super) fn service(&self, name: &str) -> Option<ServiceView> {
+        self.state.desired.services.get(name).map(|service| self.service_view(service))
     }
 
     fn service_view(&self, service: &Service) -> ServiceView {
         let shares = self.rings.shares(&service.name);
-        let rows = self.rows(&service.name);
+        let rows = self.rows(service);
         let backends: Vec<BackendView> = service
             .backends
             .values()
@@ -262,9 +258,10 @@ impl Core {
         rows: &BTreeMap<SocketAddr, BackendCounters>,
     ) -> BackendView {
         let target = Target { service: service.name.as_str().into(), backend: backend.address };
+        let known = self.state.health.get(&service.name);
         let seen = service.check.as_ref().and_then(|_| self.runner.seen(&target));
         // What the tables were made from: the checks may know more that is still on its way.
-        let health = match (&service.check, self.health.get(&(service.name.clone(), backend.address))) {
+        let health = match (&service.check, known.and_then(|known| known.get(&backend.address))) {
             (None, _) => HealthState::Unchecked,
             (_, None | Some(Health::Unknown)) => HealthState::Unknown,
             (_, Some(Health::Up)) => HealthState::Up,
@@ -316,7 +313,7 @@ impl Core {
                 };
                 NextHopView {
                     state: state.into(),
-                    interface: Some(hop.interface.clone()),
+                    interface: Some(hop.interface.to_string()),
                     mac: hop.mac.map(format_mac),
                     via: hop.gateway.map(|gateway| gateway.to_string()),
                     reason: ready.err().map(|reason| reason.to_string()),
@@ -332,7 +329,7 @@ impl Core {
     }
 
     /// What the kernel counted for the backends of a service.
-    fn rows(&self, service: &str) -> BTreeMap<SocketAddr, BackendCounters> {
+    fn rows(&self, service: &Service) -> BTreeMap<SocketAddr, BackendCounters> {
         let Some(entry) = self.installed(service) else { return BTreeMap::new() };
         let used = self.block(&entry).filter(|b| b.generation != 0);
         used.filter_map(|b| {
@@ -353,10 +350,11 @@ impl Core {
         }
         let failed = |error: MapsError| Failure::failed(error.to_string(), "see `lb status`");
         let mut services = Vec::new();
-        for name in self.state.desired.services.keys().filter(|name| service.is_none_or(|s| s == *name)) {
-            let Some(entry) = self.installed(name) else { continue };
+        let asked = |name: &str| service.is_none_or(|service| service == name);
+        for service in self.state.desired.services.values().filter(|service| asked(&service.name)) {
+            let Some(entry) = self.installed(service) else { continue };
             let backends: Vec<BackendStatsView> = self
-                .rows(name)
+                .rows(service)
                 .iter()
                 .map(|(address, row)| BackendStatsView {
                     address: address.to_string(),
@@ -368,7 +366,7 @@ impl Core {
                 total += backend.counters;
             }
             services.push(ServiceStatsView {
-                name: name.clone(),
+                name: service.name.clone(),
                 id: entry.id,
                 counters: total,
                 backends,

@@ -70,7 +70,10 @@ impl Announcer {
             .filter(|s| s.announce == Announce::Interface && fit.contains(&s.name))
             .map(|s| s.listen.address)
             .collect();
-        let missing = |a: &Self| wanted.iter().any(|w| a.placed_on(*w).next().is_none());
+        let missing = |a: &Self| {
+            let placed: BTreeSet<IpAddr> = a.placed.iter().map(|(_, address)| *address).collect();
+            !wanted.is_subset(&placed)
+        };
         let excess: Vec<(u32, IpAddr)> = self
             .placed
             .iter()

@@ -17,13 +17,13 @@ pub(crate) struct Ways {
     /// MAC addresses of the interfaces that clients may be on.
     macs: BTreeMap<u32, [u8; 6]>,
     interfaces: BTreeSet<u32>,
-    /// Neighbours that had no room: the kernel is asked for them, packet by packet.
-    overflow: u64,
+    /// Whether neighbours had no room: the kernel is asked for them, packet by packet.
+    overflow: bool,
 }
 
 impl Ways {
     pub(crate) fn new(netlink: Netlink) -> Self {
-        Self { netlink, macs: BTreeMap::new(), interfaces: BTreeSet::new(), overflow: 0 }
+        Self { netlink, macs: BTreeMap::new(), interfaces: BTreeSet::new(), overflow: false }
     }
 
     /// Interfaces that the compiled routes leave through.
@@ -45,12 +45,9 @@ impl Ways {
             for key in gone {
                 tables.neighbours.remove(&key);
             }
-            for entry in &own {
-                self.put(tables, entry);
-            }
-            for neighbour in &neighbours {
-                self.neighbour(tables, neighbour);
-            }
+            let entries: Vec<_> =
+                own.iter().copied().chain(neighbours.iter().filter_map(|n| self.entry(n))).collect();
+            self.put(tables, &entries);
         });
         self.ask_for_gateways(&neighbours).await
     }
@@ -98,15 +95,22 @@ impl Ways {
         }
         // A place that was in use is written again only after a grace period, which blocks for milliseconds.
         block_in_place(|| {
+            let mut entries = Vec::new();
             for change in changes {
-                match change {
-                    Change::Neighbour(neighbour) => self.neighbour(tables, neighbour),
-                    Change::NeighbourGone { ifindex, address } => {
-                        key(*ifindex, *address).map(|key| tables.neighbours.remove(&key));
-                    }
-                    _ => {}
-                }
+                let gone = match change {
+                    Change::Neighbour(neighbour) => match self.entry(neighbour) {
+                        Some(entry) => {
+                            entries.push(entry);
+                            continue;
+                        }
+                        None => key(neighbour.ifindex, neighbour.address),
+                    },
+                    Change::NeighbourGone { ifindex, address } => key(*ifindex, *address),
+                    _ => continue,
+                };
+                gone.map(|key| tables.neighbours.remove(&key));
             }
+            self.put(tables, &entries);
         });
         // A gateway is a neighbour too, so its routes may have changed with it.
         self.routes(tables).await?;
@@ -135,21 +139,10 @@ impl Ways {
         Ok(())
     }
 
-    fn neighbour(&mut self, tables: &mut Tables, neighbour: &Neighbour) {
-        match self.entry(neighbour) {
-            Some(entry) => self.put(tables, &entry),
-            None => {
-                key(neighbour.ifindex, neighbour.address).map(|key| tables.neighbours.remove(&key));
-            }
-        }
-    }
-
-    fn put(&mut self, tables: &mut Tables, entry: &NeighbourEntry) {
-        if tables.neighbours.put(entry).is_err() {
-            if self.overflow == 0 {
-                tracing::warn!("the table of on-link clients is full: the kernel is asked for the others");
-            }
-            self.overflow += 1;
+    fn put(&mut self, tables: &mut Tables, entries: &[NeighbourEntry]) {
+        if tables.neighbours.put_all(entries).is_err() && !self.overflow {
+            tracing::warn!("the table of on-link clients is full: the kernel is asked for the others");
+            self.overflow = true;
         }
     }
 

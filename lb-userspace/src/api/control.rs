@@ -19,8 +19,11 @@ pub trait Control: Send + Sync + 'static {
     /// Everything on one screen.
     fn status(&self) -> impl Future<Output = StatusView> + Send;
 
-    /// Every service, by name.
-    fn services(&self) -> impl Future<Output = Vec<ServiceView>> + Send;
+    /// Names of all services.
+    fn services(&self) -> impl Future<Output = Vec<String>> + Send;
+
+    /// One service; `None` if there is none of that name.
+    fn service(&self, name: &str) -> impl Future<Output = Option<ServiceView>> + Send;
 
     /// What the kernel counted, for all services or one.
     fn stats(&self, service: Option<&str>) -> impl Future<Output = Result<StatsView, Failure>> + Send;

@@ -8,15 +8,20 @@ use super::types::{AttachRequest, BackendRequest, DrainRequest, ExplainRequest, 
 use crate::config::{Change, file};
 use crate::model::{AttachMode, InvalidText};
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post, put};
+use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
+
+/// Bytes of a request: a configuration of a million backends. The usual limit is that of 50 000.
+const LARGEST_BODY: usize = 64 << 20;
 
 type Parameters = Query<BTreeMap<String, String>>;
 
@@ -44,6 +49,7 @@ pub(super) fn router<C: Control>(control: Arc<C>) -> Router {
         .route("/v1/explain", post(explain::<C>))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(control)
 }
 
@@ -106,12 +112,36 @@ async fn stats<C: Control>(State(control): State<Arc<C>>, Query(parameters): Par
     answer(control.stats(parameters.get("service").map(String::as_str)).await)
 }
 
+/// Service by service: a hundred thousand backends are tens of megabytes, and other requests need not wait for all.
 async fn services<C: Control>(State(control): State<Arc<C>>) -> Response {
-    json(StatusCode::OK, &control.services().await)
+    let names = control.services().await;
+    if names.is_empty() {
+        return json(StatusCode::OK, &names);
+    }
+    let names = names.into_iter();
+    let parts = stream::unfold((control, names, true), |(control, mut names, first)| async move {
+        // One that was removed meanwhile is left out.
+        let service = loop {
+            match control.service(&names.next()?).await {
+                Some(service) => break service,
+                None => continue,
+            }
+        };
+        let text = serde_json::to_string_pretty(&service).map_err(io::Error::other);
+        // As one document would be indented: in JSON a line never ends within a text.
+        let text = text.map(|text| {
+            let separator = if first { "\n  " } else { ",\n  " };
+            format!("{separator}{}", text.replace('\n', "\n  "))
+        });
+        Some((text, (control, names, false)))
+    });
+    let around = |text: &'static str| stream::iter([Ok(text.to_owned())]);
+    let body = Body::from_stream(around("[").chain(parts).chain(around("\n]\n")));
+    (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 async fn service<C: Control>(State(control): State<Arc<C>>, Path(name): Path<String>) -> Response {
-    let found = control.services().await.into_iter().find(|service| service.name == name);
+    let found = control.service(&name).await;
     answer(found.ok_or_else(|| {
         Failure::new(FailureCode::NotFound, format!("there is no service {name:?}"), "see `lb service list`")
     }))

@@ -105,6 +105,10 @@ pub(crate) fn desired() -> impl Strategy<Value = Desired> {
     let services = (0..5).map(|index| option::of(service(index))).collect::<Vec<_>>();
     (interfaces, services).prop_map(|(interfaces, services)| Desired {
         interfaces,
-        services: services.into_iter().flatten().map(|service| (service.name.clone(), service)).collect(),
+        services: services
+            .into_iter()
+            .flatten()
+            .map(|service| (service.name.clone(), service.into()))
+            .collect(),
     })
 }

@@ -57,7 +57,7 @@ impl std::error::Error for Problem {}
 ///
 /// Every problem, in the order of the text. Warnings are left out then.
 pub fn check(text: &str, file_name: &str) -> Result<Checked, Vec<Problem>> {
-    let text_of = Text { text, file: file_name };
+    let text_of = Text::new(text, file_name);
     let (mut table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         return Err(text_of.sorted(errors.iter().map(|error| {
@@ -135,7 +135,7 @@ pub fn from_shape(shape: &File) -> Result<Checked<Finding>, Vec<Finding>> {
     let warnings = out.judge()?;
     let services = services
         .into_iter()
-        .map(|Placed { service, .. }| (service.name.clone(), service))
+        .map(|Placed { service, .. }| (service.name.clone(), service.into()))
         .collect::<BTreeMap<_, _>>();
     let keeps_interfaces = shape.agent.interfaces.is_none();
     Ok(Checked { desired: Desired { interfaces, services }, keeps_interfaces, metrics, warnings })
@@ -173,9 +173,16 @@ fn interfaces(shape: &File, path: &Path, out: &mut Findings) -> BTreeMap<String,
 struct Text<'a> {
     text: &'a str,
     file: &'a str,
+    /// Where each line starts: a large file may have a warning for each of its services.
+    lines: Vec<usize>,
 }
 
-impl Text<'_> {
+impl<'a> Text<'a> {
+    fn new(text: &'a str, file: &'a str) -> Self {
+        let lines = [0].into_iter().chain(text.match_indices('\n').map(|(newline, _)| newline + 1)).collect();
+        Self { text, file, lines }
+    }
+
     fn problem(
         &self,
         span: Option<Range<usize>>,
@@ -186,12 +193,12 @@ impl Text<'_> {
         while !self.text.is_char_boundary(start) {
             start -= 1;
         }
-        let before = &self.text[..start];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = self.lines.partition_point(|first| *first <= start);
+        let line_start = line.checked_sub(1).map_or(0, |above| self.lines[above]);
         Problem {
             file: self.file.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
+            line,
+            column: self.text[line_start..start].chars().count() + 1,
             message: message.into(),
             remedy: remedy.into(),
         }

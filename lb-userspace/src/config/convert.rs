@@ -20,7 +20,15 @@ mod check;
 pub(super) struct Placed {
     pub(super) service: Service,
     pub(super) at: Path,
-    pub(super) backends: BTreeMap<SocketAddr, Path>,
+    /// Backends by address: the number that each has in the shape.
+    pub(super) backends: BTreeMap<SocketAddr, usize>,
+}
+
+impl Placed {
+    /// Where the address of a backend was written.
+    pub(super) fn address_of(&self, index: usize) -> Path {
+        self.at.key("backend").index(index).key("address")
+    }
 }
 
 /// Options whose words are known to be right.
@@ -160,18 +168,20 @@ pub(super) fn service(
     let mut backends = BTreeMap::new();
     let mut places = BTreeMap::new();
     for (index, backend_shape) in shape.backend.iter().enumerate() {
-        let place = path.key("backend").index(index);
+        let place = || path.key("backend").index(index);
         let port = listen.map_or(1, |listen| listen.port);
-        let Some(backend) = backend(&subject, backend_shape, port, &place, out) else { continue };
+        let judged = plain(backend_shape, port);
+        let judged = judged.or_else(|| backend(&subject, backend_shape, port, &place(), out));
+        let Some(backend) = judged else { continue };
         let address = backend.address;
         if backends.insert(address, backend).is_some() {
             out.conflict(
-                place.key("address"),
+                place().key("address"),
                 format!("{subject}: backend {address} is written twice"),
                 "remove one of them; a larger share is a larger weight",
             );
         } else {
-            places.insert(address, place);
+            places.insert(address, index);
         }
     }
     let listen = listen?;
@@ -188,9 +198,17 @@ pub(super) fn service(
             .unwrap_or_else(|| listen.protocol.default_idle_timeout()),
         tracking: own.tracking.or(defaults.tracking).unwrap_or_default(),
         ring_size: own.ring_size.or(defaults.ring_size).unwrap_or(maglev::DEFAULT_SIZE),
-        backends,
+        // Built anew from what is sorted, its nodes are full: there may be a hundred thousand backends.
+        backends: backends.into_iter().collect(),
     };
     Some(Placed { service, at: path.clone(), backends: places })
+}
+
+/// A backend of which there is nothing to say: as most are, and judged without a place for messages.
+fn plain(shape: &file::Backend, port: u16) -> Option<Backend> {
+    let address = parse_backend(&shape.address, port).ok()?;
+    let weight = u32::try_from(shape.weight.unwrap_or(i64::from(Backend::DEFAULT_WEIGHT))).ok()?;
+    (weight <= Backend::MAX_WEIGHT && shape.draining.is_none()).then_some(Backend::new(address, weight))
 }
 
 /// Judges one backend; `port` is used if it has none.

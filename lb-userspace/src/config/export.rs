@@ -31,7 +31,7 @@ pub fn to_shape(desired: &Desired, metrics: Option<SocketAddr>) -> File {
             metrics: metrics.map(|address| address.to_string()),
         },
         defaults: file::Defaults::default(),
-        service: desired.services.values().map(service).collect(),
+        service: desired.services.values().map(|shared| service(shared)).collect(),
     }
 }
 

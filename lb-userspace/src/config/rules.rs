@@ -4,7 +4,8 @@
 
 use super::convert::Placed;
 use super::finding::Findings;
-use crate::model::{Listen, Mode, Protocol};
+use super::finding::Path;
+use crate::model::{Listen, Mode, Protocol, Service};
 use lb_common::abi::limits::BACKENDS_PER_SERVICE;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -17,12 +18,12 @@ pub(super) fn alone(placed: &Placed, out: &mut Findings) {
     let Placed { service, at, backends } = placed;
     let name = &service.name;
     let vip = service.listen.address;
-    for (address, place) in backends {
-        let place = place.key("address");
+    for (address, index) in backends {
+        let place = || placed.address_of(*index);
         if address.is_ipv4() != vip.is_ipv4() {
             let (want, is) = if vip.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
             out.invalid(
-                place,
+                place(),
                 format!(
                     "service {name}: backend {address} is {is}, the service is {want}; {} cannot translate",
                     service.mode
@@ -33,7 +34,7 @@ pub(super) fn alone(placed: &Placed, out: &mut Findings) {
         }
         if address.ip() == vip {
             out.invalid(
-                place,
+                place(),
                 format!("service {name}: backend {address} is the service's own address"),
                 "write the address of the machine that serves",
             );
@@ -41,7 +42,7 @@ pub(super) fn alone(placed: &Placed, out: &mut Findings) {
         }
         if service.mode == Mode::L2 && address.port() != service.listen.port {
             out.invalid(
-                place.clone(),
+                place(),
                 format!(
                     "service {name}: backend {address} has another port than the service ({}); mode l2 changes no ports",
                     service.listen.port
@@ -51,7 +52,7 @@ pub(super) fn alone(placed: &Placed, out: &mut Findings) {
         }
         if address.ip().is_loopback() {
             out.warn(
-                place.clone(),
+                place(),
                 format!(
                     "service {name}: backend {address} is a loopback address: no packet can be sent there"
                 ),
@@ -92,7 +93,8 @@ pub(super) fn together(services: &[Placed], out: &mut Findings) {
             ((service.listen.socket(), service.listen.protocol), service.name.as_str())
         })
         .collect();
-    for Placed { service, at, backends } in services {
+    for placed in services {
+        let Placed { service, at, backends } = placed;
         let name = service.name.as_str();
         if !names.insert(name) {
             out.conflict(
@@ -104,34 +106,146 @@ pub(super) fn together(services: &[Placed], out: &mut Findings) {
         }
         let listen = service.listen;
         if let Some(other) = listeners.insert(listen, name) {
-            out.conflict(
-                at.key("listen"),
-                format!("services {other} and {name} both listen on {listen}"),
-                "give one of them another address or port, or put the backends into one service",
-            );
+            same_listener(other, name, listen, at.key("listen"), out);
         }
         if service.mode != Mode::Nat {
             continue;
         }
-        for (address, place) in backends {
+        for (address, index) in backends {
+            let place = || placed.address_of(*index);
             if let Some(other) = vips.get(&(*address, listen.protocol)) {
-                out.conflict(
-                    place.key("address"),
-                    format!("service {name}: backend {address} is where service {other} listens: packets would come back"),
-                    format!("write the addresses of the backends of {other}"),
-                );
+                comes_back(name, *address, other, place(), out);
             }
             if let Some(other) = endpoints.insert((*address, listen.protocol), name) {
-                out.conflict(
-                    place.key("address"),
-                    format!(
-                        "services {other} and {name} both send {} to backend {address}: \
-                         its replies could belong to either, which mode nat cannot tell apart in this version",
-                        listen.protocol
-                    ),
-                    format!("let the backend listen on another port for {name}, or use mode = \"l2\""),
-                );
+                shared_backend(other, name, (*address, listen.protocol), place(), out);
             }
+        }
+    }
+}
+
+/// Judges a service against others that go together already: finds what [`together`] finds in all of them, and looks
+/// only at what concerns the one.
+pub(super) fn joining<'a>(service: &Service, others: impl Iterator<Item = &'a Service>, out: &mut Findings) {
+    let listen = service.listen;
+    for other in others {
+        let [first, second] = if other.name < service.name { [other, service] } else { [service, other] }
+            .map(|s| s.name.as_str());
+        if other.listen == listen {
+            same_listener(first, second, listen, Path::default(), out);
+        }
+        if other.listen.protocol != listen.protocol {
+            continue;
+        }
+        for (sender, listener) in [(service, other), (other, service)] {
+            let address = listener.listen.socket();
+            if sender.mode == Mode::Nat && sender.backends.contains_key(&address) {
+                comes_back(&sender.name, address, &listener.name, Path::default(), out);
+            }
+        }
+        if (service.mode, other.mode) == (Mode::Nat, Mode::Nat) {
+            for address in common(service, other) {
+                shared_backend(first, second, (address, listen.protocol), Path::default(), out);
+            }
+        }
+    }
+}
+
+/// Backends of both services. Most services have other networks than most others: those cost nothing.
+fn common(one: &Service, other: &Service) -> impl Iterator<Item = SocketAddr> {
+    let ends = |service: &Service| {
+        Some((*service.backends.first_key_value()?.0, *service.backends.last_key_value()?.0))
+    };
+    let apart = match (ends(one), ends(other)) {
+        (Some(one), Some(other)) => one.1 < other.0 || other.1 < one.0,
+        _ => true,
+    };
+    let looked_at = if apart { None } else { Some(one.backends.keys()) };
+    looked_at.into_iter().flatten().filter(|address| other.backends.contains_key(address)).copied()
+}
+
+fn same_listener(first: &str, second: &str, listen: Listen, place: Path, out: &mut Findings) {
+    out.conflict(
+        place,
+        format!("services {first} and {second} both listen on {listen}"),
+        "give one of them another address or port, or put the backends into one service",
+    );
+}
+
+fn comes_back(sender: &str, backend: SocketAddr, listener: &str, place: Path, out: &mut Findings) {
+    out.conflict(
+        place,
+        format!(
+            "service {sender}: backend {backend} is where service {listener} listens: packets would come back"
+        ),
+        format!("write the addresses of the backends of {listener}"),
+    );
+}
+
+fn shared_backend(
+    first: &str,
+    second: &str,
+    (backend, protocol): (SocketAddr, Protocol),
+    place: Path,
+    out: &mut Findings,
+) {
+    out.conflict(
+        place,
+        format!(
+            "services {first} and {second} both send {protocol} to backend {backend}: \
+             its replies could belong to either, which mode nat cannot tell apart in this version"
+        ),
+        format!("let the backend listen on another port for {second}, or use mode = \"l2\""),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::arbitrary::desired;
+    use crate::model::Backend;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn place(service: &Service) -> Placed {
+        let backends: BTreeMap<_, _> = service.backends.keys().copied().zip(0..).collect();
+        Placed { service: service.clone(), at: Path::default(), backends }
+    }
+
+    fn messages(judge: impl FnOnce(&mut Findings)) -> Vec<String> {
+        let mut out = Findings::default();
+        judge(&mut out);
+        let mut messages: Vec<_> =
+            out.0.into_iter().map(|finding| finding.message + &finding.remedy).collect();
+        messages.sort();
+        messages
+    }
+
+    proptest! {
+        /// Whatever a service takes from the others: one look at it finds what a look at all pairs finds.
+        #[test]
+        fn joining_finds_what_all_pairs_show(desired in desired(), listener: bool, backends: bool, into: bool) {
+            let mut names = desired.services.keys();
+            let (Some(one), Some(two)) = (names.next(), names.next()) else { return Ok(()) };
+            let [one, two] = if into { [one, two] } else { [two, one] };
+            let mut service = Service::clone(&desired.services[one]);
+            let other = &desired.services[two];
+            if listener {
+                service.listen = other.listen;
+            }
+            if backends {
+                service.backends.extend(other.backends.clone());
+            }
+            // With the same listener it would be the service's own address, which is refused before.
+            if backends && !listener {
+                let address = other.listen.socket();
+                service.backends.insert(address, Backend::new(address, 1));
+            }
+            let mut all = desired.clone();
+            all.put(service.clone());
+            let placed: Vec<_> = all.services.values().map(|service| place(service)).collect();
+            let others = desired.services.values().map(AsRef::as_ref).filter(|s: &&Service| s.name != service.name);
+            let found = messages(|out| joining(&service, others, out));
+            prop_assert_eq!(found, messages(|out| together(&placed, out)));
         }
     }
 }

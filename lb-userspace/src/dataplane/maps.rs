@@ -139,6 +139,7 @@ impl Maps {
             backends: Backends::new(self.region(names::BACKENDS, true)?),
             routes: Routes::new(self.region::<RouteEntry>(names::ROUTES, true)?, settings.share(), grace()),
             settings,
+            grace: grace(),
         })
     }
 

@@ -41,6 +41,8 @@ pub struct Tables {
     pub routes: Routes,
     /// Words that steer the program.
     pub settings: SettingsTable,
+    /// How to wait until no packet sees what was there before.
+    pub grace: Grace,
 }
 
 impl Tables {
@@ -58,6 +60,7 @@ impl Tables {
             backends: Backends::new(Region::on_heap("BACKENDS", sizes.backends)),
             routes: Routes::new(Region::on_heap("ROUTES", limits::ROUTES), settings.share(), Grace::None),
             settings,
+            grace: Grace::None,
         }
     }
 }

@@ -16,4 +16,4 @@ mod tcp;
 
 pub use machine::Machine;
 pub use probe::{Failure, Network, Probe, Success};
-pub use schedule::{Plan, Runner, Seen, Target, Transition, targets};
+pub use schedule::{Plan, Runner, Seen, Target, Transition, targets, targets_of};

@@ -5,8 +5,8 @@
 
 use super::machine::Machine;
 use super::probe::{Failure, Probe, Success};
-use crate::model::{Check, Desired, Health};
-use std::collections::{BTreeMap, HashMap};
+use crate::model::{Check, Desired, Health, Service};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -76,16 +76,18 @@ pub struct Last {
 
 /// Every checked backend of a configuration. Draining ones too: they must stay reachable.
 pub fn targets(desired: &Desired) -> BTreeMap<Target, Plan> {
-    let mut targets = BTreeMap::new();
-    for service in desired.services.values() {
-        let Some(check) = &service.check else { continue };
-        let (name, check): (Arc<str>, _) = (service.name.as_str().into(), Arc::new(check.clone()));
-        for backend in service.backends.keys() {
-            let target = Target { service: Arc::clone(&name), backend: *backend };
-            targets.insert(target, Plan { check: Arc::clone(&check), source: None });
-        }
-    }
-    targets
+    desired.services.values().flat_map(|service| targets_of(service)).collect()
+}
+
+/// Every backend of a service, if it is checked.
+pub fn targets_of(service: &Service) -> BTreeMap<Target, Plan> {
+    let Some(check) = &service.check else { return BTreeMap::new() };
+    let (name, check): (Arc<str>, _) = (service.name.as_str().into(), Arc::new(check.clone()));
+    let target = |backend: &SocketAddr| {
+        let target = Target { service: Arc::clone(&name), backend: *backend };
+        (target, Plan { check: Arc::clone(&check), source: None })
+    };
+    service.backends.keys().map(target).collect()
 }
 
 /// Tries targets until it is dropped.
@@ -94,7 +96,8 @@ pub struct Runner<P> {
     probe: Arc<P>,
     gate: Arc<Semaphore>,
     transitions: mpsc::Sender<Transition>,
-    entries: HashMap<Target, Entry>,
+    /// By service, then by backend.
+    entries: BTreeMap<Arc<str>, BTreeMap<SocketAddr, Entry>>,
 }
 
 #[derive(Debug)]
@@ -121,24 +124,50 @@ impl<P: Probe> Runner<P> {
     /// of the set, a transition of it may still be in the channel.
     pub fn new(probe: P, concurrency: usize, transitions: mpsc::Sender<Transition>) -> Self {
         let gate = Arc::new(Semaphore::new(concurrency));
-        Self { probe: Arc::new(probe), gate, transitions, entries: HashMap::new() }
+        Self { probe: Arc::new(probe), gate, transitions, entries: BTreeMap::new() }
     }
 
     /// Makes `wanted` the set of targets. Must be called on a tokio runtime.
     ///
     /// A target that stays as it is, is not disturbed. One whose plan changed keeps its health and starts its timer
     /// anew. A new one starts with what `known` says of it, perhaps from before a restart.
-    pub fn update(&mut self, mut wanted: BTreeMap<Target, Plan>, known: impl Fn(&Target) -> Health) {
-        self.entries.retain(|target, entry| match wanted.remove(target) {
-            Some(plan) => {
-                entry.plan.send_if_modified(|current| {
-                    let changed = *current != plan;
-                    *current = plan;
-                    changed
-                });
-                true
+    pub fn update(&mut self, wanted: BTreeMap<Target, Plan>, known: impl Fn(&Target) -> Health) {
+        let mut services: BTreeMap<Arc<str>, BTreeMap<Target, Plan>> = BTreeMap::new();
+        for (target, plan) in wanted {
+            services.entry(Arc::clone(&target.service)).or_default().insert(target, plan);
+        }
+        self.entries.retain(|service, _| services.contains_key(service));
+        for (service, wanted) in services {
+            self.update_service(&service, wanted, &known);
+        }
+    }
+
+    /// Makes `wanted` the set of targets of one service, which all of them must belong to; see [`Self::update`].
+    pub fn update_service(
+        &mut self,
+        service: &str,
+        mut wanted: BTreeMap<Target, Plan>,
+        known: impl Fn(&Target) -> Health,
+    ) {
+        if wanted.is_empty() {
+            self.entries.remove(service);
+            return;
+        }
+        let name: Arc<str> =
+            self.entries.get_key_value(service).map_or_else(|| service.into(), |(name, _)| Arc::clone(name));
+        let entries = self.entries.entry(Arc::clone(&name)).or_default();
+        entries.retain(|backend, entry| {
+            match wanted.remove(&Target { service: Arc::clone(&name), backend: *backend }) {
+                Some(plan) => {
+                    entry.plan.send_if_modified(|current| {
+                        let changed = *current != plan;
+                        *current = plan;
+                        changed
+                    });
+                    true
+                }
+                None => false,
             }
-            None => false,
         });
         for (target, plan) in wanted {
             let machine = Machine::new(plan.check.rise, plan.check.fall, known(&target));
@@ -152,18 +181,24 @@ impl<P: Probe> Runner<P> {
                 transitions: self.transitions.clone(),
             };
             let task = tokio::spawn(task.run(plans));
-            self.entries.insert(target, Entry { plan, record, task });
+            entries.insert(target.backend, Entry { plan, record, task });
         }
     }
 
     /// What is known of a target; `None` if it is not in the set.
     pub fn seen(&self, target: &Target) -> Option<Seen> {
-        self.entries.get(target).map(|entry| entry.record.seen())
+        self.entries.get(&target.service)?.get(&target.backend).map(|entry| entry.record.seen())
     }
 
     /// What is known of every target.
     pub fn snapshot(&self) -> BTreeMap<Target, Seen> {
-        self.entries.iter().map(|(target, entry)| (target.clone(), entry.record.seen())).collect()
+        let of = |(service, entries): (&Arc<str>, &BTreeMap<SocketAddr, Entry>)| {
+            let seen = |(backend, entry): (&SocketAddr, &Entry)| {
+                (Target { service: Arc::clone(service), backend: *backend }, entry.record.seen())
+            };
+            entries.iter().map(seen).collect::<Vec<_>>()
+        };
+        self.entries.iter().flat_map(of).collect()
     }
 }
 

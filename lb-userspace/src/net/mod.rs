@@ -11,6 +11,7 @@ pub mod features;
 pub mod links;
 pub mod neighbours;
 pub mod nexthop;
+mod resolve_all;
 pub mod routes;
 pub mod vip;
 pub mod watch;

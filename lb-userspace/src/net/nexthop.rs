@@ -13,14 +13,15 @@ use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_core::NLM_F_REQUEST;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// The way to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextHop {
     /// Interface that frames leave through.
     pub ifindex: u32,
-    /// Its name.
-    pub interface: String,
+    /// Its name; shared by the many ways through it.
+    pub interface: Arc<str>,
     /// Its MAC address.
     pub source_mac: [u8; 6],
     /// The router on the way, if the address is not on the link; may be IPv6 for an IPv4 address (RFC 5549).
@@ -42,7 +43,7 @@ impl NextHop {
     ///
     /// The neighbour is not resolved: [`Netlink::probe`] makes the kernel try.
     pub fn ready(&self) -> Result<[u8; 6], Unresolved> {
-        let (neighbour, interface) = (self.neighbour, self.interface.clone());
+        let (neighbour, interface) = (self.neighbour, self.interface.to_string());
         self.mac.ok_or(match self.state {
             State::Failed => Unresolved::NeighbourFailed { neighbour, interface },
             _ => Unresolved::NeighbourPending { neighbour, interface },
@@ -183,7 +184,7 @@ pub fn decide(target: IpAddr, route: &Route, links: &[Link], neighbours: &[Neigh
     let entry = neighbours.iter().find(|entry| entry.ifindex == link.index && entry.address == neighbour);
     Ok(NextHop {
         ifindex: link.index,
-        interface,
+        interface: interface.into(),
         source_mac: link.mac,
         gateway,
         neighbour,
@@ -224,7 +225,7 @@ impl Netlink {
 
     /// The kernel's route for one address. It answers refusing routes with an error number (`fib_props` in
     /// net/ipv4/fib_semantics.c, `ip6_rt_type_to_error` in net/ipv6/route.c).
-    async fn lookup(&self, target: IpAddr) -> Result<Result<Route, Unresolved>, Error> {
+    pub(super) async fn lookup(&self, target: IpAddr) -> Result<Result<Route, Unresolved>, Error> {
         let action = format!("look up the route to {target}");
         let mut message = RouteMessageBuilder::<IpAddr>::new().build();
         let (family, bits) = match target {

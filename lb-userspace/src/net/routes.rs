@@ -20,9 +20,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::pin;
 
 /// `RT_TABLE_LOCAL` and `RT_TABLE_DEFAULT` of rtnetlink(7).
-const LOCAL_TABLE: u32 = 255;
+pub(super) const LOCAL_TABLE: u32 = 255;
 const DEFAULT_TABLE: u32 = 253;
-const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
+pub(super) const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 
 /// A route of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,7 +279,7 @@ fn is_v6(family: AddressFamily) -> Option<bool> {
     }
 }
 
-fn table(message: &RouteMessage) -> u32 {
+pub(super) fn table(message: &RouteMessage) -> u32 {
     let attribute = message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Table(table) => Some(*table),
         _ => None,
@@ -304,16 +304,25 @@ impl Netlink {
     ///
     /// The kernel does not answer.
     pub async fn routes(&self) -> Result<Vec<Route>, Error> {
-        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
         let mut routes = Vec::new();
-        for request in [v4, v6] {
-            let mut answers = pin!(self.handle.route().get(request).execute());
-            while let Some(message) = answers.try_next().await.map_err(kernel_error("list routes"))? {
-                if table(&message) == MAIN_TABLE {
-                    routes.extend(Route::from_message(&message));
-                }
-            }
+        for v6 in [false, true] {
+            let all = self.routes_of_tables(v6).await?;
+            routes.extend(all.into_iter().filter(|(table, _)| *table == MAIN_TABLE).map(|(_, route)| route));
+        }
+        Ok(routes)
+    }
+
+    /// The routes of all tables of a family, with their table.
+    pub(super) async fn routes_of_tables(&self, v6: bool) -> Result<Vec<(u32, Route)>, Error> {
+        let request = if v6 {
+            RouteMessageBuilder::<Ipv6Addr>::new().build()
+        } else {
+            RouteMessageBuilder::<Ipv4Addr>::new().build()
+        };
+        let mut routes = Vec::new();
+        let mut answers = pin!(self.handle.route().get(request).execute());
+        while let Some(message) = answers.try_next().await.map_err(kernel_error("list routes"))? {
+            routes.extend(Route::from_message(&message).map(|route| (table(&message), route)));
         }
         Ok(routes)
     }

@@ -4,8 +4,8 @@ use super::PlanError;
 use crate::dataplane::Sizes;
 use crate::dataplane::tables::Tables;
 use lb_common::abi::limits::chunk;
-use lb_common::abi::{ServiceEntry, ring};
-use std::collections::BTreeSet;
+use lb_common::abi::{Key, ServiceEntry, ring};
+use std::collections::{BTreeSet, HashSet};
 
 /// Free room, as of one plan.
 pub(super) struct Allocator<'a> {
@@ -14,11 +14,13 @@ pub(super) struct Allocator<'a> {
     ids: BTreeSet<u32>,
     lines: Spans,
     backends: Spans,
-    /// Rows of `COUNTERS` in use; computed when the first one is asked for.
-    rows: Option<BTreeSet<u32>>,
+    /// Which rows of `COUNTERS` are in use; computed when the first one is asked for.
+    rows: Option<Vec<bool>>,
     /// Rows below are in use: a plan takes rows, it never gives one back.
     first_row: u32,
     generation: u32,
+    /// Ways back that this plan writes: those are nobody else's to take out.
+    pub(super) ways: HashSet<Key>,
 }
 
 /// Parts of a table that are in use: start and length, never overlapping.
@@ -59,6 +61,7 @@ impl<'a> Allocator<'a> {
             rows: None,
             first_row: 0,
             generation: tables.settings.get().generation,
+            ways: HashSet::new(),
         };
         for entry in tables.services.iter() {
             this.ids.insert(entry.id);
@@ -127,18 +130,25 @@ impl<'a> Allocator<'a> {
         let rows = self.rows.get_or_insert_with(|| {
             let entries = tables.services.iter().flat_map(|s| s.backends..s.backends + s.capacity);
             let used = entries.filter_map(|n| tables.backends.get(n)).filter(|b| b.generation != 0);
-            used.map(|b| b.counters).chain(tables.services.iter().map(|s| s.past)).collect()
+            let mut rows = vec![false; self.sizes.counters as usize];
+            for used in used.map(|b| b.counters).chain(tables.services.iter().map(|s| s.past)) {
+                // A row beyond the table is nobody's to give out.
+                if let Some(row) = rows.get_mut(used as usize) {
+                    *row = true;
+                }
+            }
+            rows
         });
         let size = self.sizes.counters;
-        let row = (self.first_row..size).find(|row| !rows.contains(row)).ok_or_else(|| PlanError::Full {
+        let row = (self.first_row..size).find(|row| !rows[*row as usize]).ok_or_else(|| PlanError::Full {
             what: "the table of counters",
             service: service.into(),
-            used: rows.len() as u32,
+            used: rows.iter().filter(|used| **used).count() as u32,
             size,
             wanted: 1,
             unit: "rows",
         })?;
-        rows.insert(row);
+        rows[row as usize] = true;
         self.first_row = row + 1;
         Ok(row)
     }

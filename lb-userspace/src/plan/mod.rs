@@ -17,13 +17,13 @@ pub use step::Step;
 
 use crate::dataplane::Sizes;
 use crate::dataplane::tables::Tables;
-use crate::model::{Desired, Health};
+use crate::model::{Desired, Health, Service};
 use allocate::Allocator;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-/// Health of a backend: by service and address.
-pub type HealthMap = BTreeMap<(String, SocketAddr), Health>;
+/// Health of backends, by service and address. One that is not here is unknown.
+pub type HealthMap = BTreeMap<String, BTreeMap<SocketAddr, Health>>;
 
 /// The next station on the way to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct NextHop {
 pub struct Observed<'a> {
     /// Seconds since the Unix epoch.
     pub now: u64,
-    /// What the checks say. A checked backend that is missing here is unknown.
+    /// What the checks say.
     pub health: &'a HealthMap,
     /// Next hops that are known, by the backend's address.
     pub next_hops: &'a BTreeMap<IpAddr, NextHop>,
@@ -110,6 +110,35 @@ pub fn plan(
     tables: &Tables,
     rings: &mut RingCache,
 ) -> Result<Plan, PlanError> {
+    let wanted = desired.services.values().map(AsRef::as_ref);
+    plan_these(desired, wanted, observed, tables, rings)
+}
+
+/// Plans like [`plan`], but looks only at services that are named in `touched`, and at those that are gone.
+///
+/// The result is the same as long as the others are what they should be: whoever calls this knows what has changed since
+/// a plan was carried out.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_touched(
+    desired: &Desired,
+    touched: &BTreeSet<String>,
+    observed: &Observed<'_>,
+    tables: &Tables,
+    rings: &mut RingCache,
+) -> Result<Plan, PlanError> {
+    let wanted = touched.iter().filter_map(|name| desired.services.get(name)).map(AsRef::as_ref);
+    plan_these(desired, wanted, observed, tables, rings)
+}
+
+fn plan_these<'a>(
+    desired: &Desired,
+    wanted: impl Iterator<Item = &'a Service>,
+    observed: &Observed<'_>,
+    tables: &Tables,
+    rings: &mut RingCache,
+) -> Result<Plan, PlanError> {
     let mut plan = Plan::default();
     let mut allocator = Allocator::new(tables, observed.sizes);
     let installed: BTreeMap<u32, _> = tables.services.iter().map(|entry| (entry.id, entry)).collect();
@@ -121,7 +150,7 @@ pub fn plan(
     for entry in installed.values() {
         if !kept.contains(&entry.id) {
             let name = observed.ids.iter().find(|(_, id)| **id == entry.id).map(|(name, _)| name.clone());
-            service::remove(&mut plan, name, entry, tables);
+            service::remove(&mut plan, name, entry, tables, &allocator);
             allocator.release(entry);
         }
     }
@@ -129,9 +158,18 @@ pub fn plan(
         plan.steps.push(Step::Grace);
     }
     rings.retain(|name| desired.services.contains_key(name));
-    for (name, wanted) in &desired.services {
-        let entry = known(name);
-        service::reconcile(&mut plan, wanted, entry, observed, tables, &mut allocator, rings)?;
+    let stay =
+        observed.ids.iter().filter(|(name, _)| known(name).is_some() && desired.services.contains_key(*name));
+    plan.ids = stay.map(|(name, id)| (name.clone(), *id)).collect();
+    let mut gone = Vec::new();
+    for wanted in wanted {
+        let entry = known(&wanted.name);
+        gone.extend(service::reconcile(&mut plan, wanted, entry, observed, tables, &mut allocator, rings)?);
+    }
+    if !gone.is_empty() {
+        // Once for all of them: then nobody counts for them any more, and their places may be given out.
+        plan.steps.push(Step::Grace);
+        plan.steps.extend(gone);
     }
     Ok(plan)
 }

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// Rings by service: what was computed last, and for whom.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct RingCache {
     rings: BTreeMap<String, Ring>,
 }
 
 /// A ring, as positions in its list of backends.
+#[derive(Clone)]
 pub(super) struct Ring {
     seed: u64,
     /// The backends, sorted by address.

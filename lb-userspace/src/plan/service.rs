@@ -46,7 +46,7 @@ fn permissions(wanted: &Service, backend: &Backend, observed: &Observed<'_>) -> 
     let health = match wanted.check {
         None => Health::Up,
         Some(_) => {
-            let known = observed.health.get(&(wanted.name.clone(), backend.address));
+            let known = observed.health.get(&wanted.name).and_then(|known| known.get(&backend.address));
             known.copied().unwrap_or_default()
         }
     };
@@ -103,7 +103,7 @@ impl Block {
     }
 }
 
-/// Plans one service.
+/// Plans one service. Gives what is to be done when backends that it loses are out of sight.
 pub(super) fn reconcile(
     plan: &mut Plan,
     wanted: &Service,
@@ -112,7 +112,7 @@ pub(super) fn reconcile(
     tables: &Tables,
     allocator: &mut Allocator<'_>,
     rings: &mut RingCache,
-) -> Result<(), PlanError> {
+) -> Result<Vec<Step>, PlanError> {
     let name = &wanted.name;
     let old = match &installed {
         Some(entry) => Block::read(tables, entry.backends, entry.capacity),
@@ -155,7 +155,7 @@ pub(super) fn reconcile(
             plan.steps.push(backend_step(name, why, &target, n, first, &named));
         }
     }
-    reverse_steps(plan, wanted, &entry, &target, tables);
+    reverse_steps(plan, wanted, &entry, &target, tables, allocator);
     if let Some(was) = installed.filter(|_| moved) {
         let place = ServiceEntry { backends: entry.backends, capacity: entry.capacity, ..was };
         plan.steps.push(Step::Service { service: name.clone(), entry: place, new: false });
@@ -172,14 +172,16 @@ pub(super) fn reconcile(
     if let Some(was) = installed.filter(|was| was.key != entry.key) {
         plan.steps.push(Step::RemoveService { service: Some(name.clone()), key: was.key });
     }
-    let mut removed = false;
+    let past = entry.past;
+    let mut gone = Vec::new();
     for (n, entry) in target.entries.iter().enumerate() {
         let (was, is) = (before(n), *entry);
         if is_used(&was) && is_used(&is) && was.flags & !is.flags != 0 {
             plan.steps.push(backend_step(name, why(&was, &is), &target, n, is, &is));
         } else if is_used(&was) && !is_used(&is) {
             plan.steps.push(backend_step(name, Why::Removed, &target, n, is, &was));
-            removed = true;
+            let (from, into) = (was.counters, past);
+            gone.push(Step::KeepCounters { service: name.clone(), from, into });
         }
     }
     let same_protocol = installed.is_some_and(|was| was.key.protocol() == entry.key.protocol());
@@ -191,16 +193,8 @@ pub(super) fn reconcile(
         .into_iter()
         .flat_map(|e| stale.clone().map(move |b| Key::endpoint(b.addr, b.port, e.key.protocol())))
         .collect();
-    remove_reverse(plan, Some(name), entry.id, &keys, tables);
-    if removed {
-        plan.steps.push(Step::Grace);
-        let gone = old.entries.iter().zip(&target.entries).filter(|(was, is)| is_used(was) && !is_used(is));
-        for (was, _) in gone {
-            let (from, into) = (was.counters, entry.past);
-            plan.steps.push(Step::KeepCounters { service: name.clone(), from, into });
-        }
-    }
-    Ok(())
+    remove_reverse(plan, Some(name), entry.id, &keys, tables, allocator);
+    Ok(gone)
 }
 
 /// The block as it should be: known backends keep their index, new ones take free ones, a full block moves.
@@ -327,6 +321,7 @@ fn slot_steps(
             backend.reachable() && *holds.get_or_init(|| used(backend.counters))
         })
     };
+    let held = if new { Vec::new() } else { tables.rings.read(entry.ring, entry.slots) };
     let mut words = Vec::new();
     let mut moved = 0;
     for (index, position) in (0..entry.slots).zip(&ring.slots) {
@@ -335,7 +330,7 @@ fn slot_steps(
             words.push((index, Slot::settled_on(next).0));
             continue;
         }
-        let was = Slot(tables.rings.slot(entry.ring, index).unwrap_or(Slot::EMPTY.0));
+        let was = Slot(held.get(index as usize).copied().unwrap_or(Slot::EMPTY.0));
         let is = was.give_to(next, may_hold_flows);
         if is != was {
             moved += u32::from(is.current() != was.current());
@@ -353,7 +348,14 @@ fn slot_steps(
 }
 
 /// Writes the way back of NAT backends.
-fn reverse_steps(plan: &mut Plan, wanted: &Service, entry: &ServiceEntry, target: &Block, tables: &Tables) {
+fn reverse_steps(
+    plan: &mut Plan,
+    wanted: &Service,
+    entry: &ServiceEntry,
+    target: &Block,
+    tables: &Tables,
+    allocator: &mut Allocator<'_>,
+) {
     if wanted.mode != Mode::Nat {
         return;
     }
@@ -370,28 +372,41 @@ fn reverse_steps(plan: &mut Plan, wanted: &Service, entry: &ServiceEntry, target
             reserved: [0; 3],
         };
         if found(tables, &reverse.key) != Some(reverse) {
+            allocator.ways.insert(reverse.key);
             plan.steps.push(Step::Reverse { service: wanted.name.clone(), entry: reverse });
         }
     }
 }
 
 /// Takes out the way back of backends, unless another service of this plan has taken it over.
-fn remove_reverse(plan: &mut Plan, name: Option<&String>, id: u32, keys: &[Key], tables: &Tables) {
+fn remove_reverse(
+    plan: &mut Plan,
+    name: Option<&String>,
+    id: u32,
+    keys: &[Key],
+    tables: &Tables,
+    allocator: &Allocator<'_>,
+) {
     for key in keys {
-        let taken = plan.steps.iter().any(|s| matches!(s, Step::Reverse { entry, .. } if entry.key == *key));
-        if !taken && found(tables, key).is_some_and(|e| e.service == id) {
+        if !allocator.ways.contains(key) && found(tables, key).is_some_and(|e| e.service == id) {
             plan.steps.push(Step::RemoveReverse { service: name.cloned(), key: *key });
         }
     }
 }
 
 /// Plans the end of a service.
-pub(super) fn remove(plan: &mut Plan, name: Option<String>, entry: &ServiceEntry, tables: &Tables) {
+pub(super) fn remove(
+    plan: &mut Plan,
+    name: Option<String>,
+    entry: &ServiceEntry,
+    tables: &Tables,
+    allocator: &Allocator<'_>,
+) {
     let block = Block::read(tables, entry.backends, entry.capacity);
     plan.steps.push(Step::RemoveService { service: name.clone(), key: entry.key });
     let used = || block.entries.iter().enumerate().filter(|(_, e)| e.generation != 0);
     let keys: Vec<Key> = used().map(|(_, b)| Key::endpoint(b.addr, b.port, entry.key.protocol())).collect();
-    remove_reverse(plan, name.as_ref(), entry.id, &keys, tables);
+    remove_reverse(plan, name.as_ref(), entry.id, &keys, tables, allocator);
     for (n, was) in used() {
         let service = name.clone().unwrap_or_default();
         plan.steps.push(backend_step(&service, Why::Removed, &block, n, BackendEntry::default(), was));

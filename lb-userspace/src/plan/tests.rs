@@ -1,6 +1,7 @@
 //! Plans carried out on tables in memory: they converge, move no more than they must, and keep what is shared apart.
 
 use super::*;
+use crate::agent::touched::Touched;
 use crate::dataplane::tables::Tables;
 use crate::model::{
     Admin, Announce, Backend, Check, CheckKind, Listen, Mode, OnDown, Protocol, Service, Tracking,
@@ -32,6 +33,8 @@ struct Machine {
     hops: BTreeMap<IpAddr, NextHop>,
     rings: RingCache,
     now: u64,
+    /// What was seen by the pass before.
+    before: (Desired, HealthMap, BTreeMap<IpAddr, NextHop>),
 }
 
 fn machine() -> Machine {
@@ -43,6 +46,7 @@ fn machine() -> Machine {
         hops: BTreeMap::new(),
         rings: RingCache::default(),
         now: 1000,
+        before: Default::default(),
     }
 }
 
@@ -92,9 +96,33 @@ impl Machine {
         plan
     }
 
-    /// Plans, carries out, and checks that nothing is left to do: neither with what is remembered nor without.
+    /// What the agent would look at.
+    fn touched(&self) -> BTreeSet<String> {
+        let (desired, health, hops) = &self.before;
+        let mut touched = Touched::default();
+        touched.differing(desired, &self.desired);
+        let services = self.health.keys().chain(health.keys());
+        services
+            .filter(|name| health.get(*name) != self.health.get(*name))
+            .for_each(|name| touched.service(name));
+        let changed = self.hops.iter().filter(|(addr, hop)| hops.get(addr) != Some(hop));
+        touched.backends(&self.desired, &changed.map(|(addr, _)| *addr).collect());
+        touched.time(&self.desired, u64::MAX, self.now);
+        match touched {
+            Touched::Services(names) => names,
+            Touched::Everything => unreachable!("nothing failed"),
+        }
+    }
+
+    /// Plans, carries out, and checks that nothing is left to do: neither with what is remembered nor without. A plan
+    /// for what was touched is the same as one for everything.
     fn converge(&mut self) -> Plan {
+        let mut rings = self.rings.clone();
+        let touched = self.touched();
+        let part = plan_touched(&self.desired, &touched, &self.observed(), &self.tables, &mut rings);
         let done = self.plan().unwrap();
+        assert_eq!(part.as_ref(), Ok(&done), "{touched:?}");
+        self.before = (self.desired.clone(), self.health.clone(), self.hops.clone());
         crate::agent::apply::to_tables(&mut self.tables, &done.steps).unwrap();
         self.ids = done.ids.clone();
         assert_eq!(self.plan().unwrap().steps, [], "a second pass plans nothing");
@@ -103,8 +131,12 @@ impl Machine {
         done
     }
 
+    fn health(&mut self, service: &str, backend: SocketAddr, health: Health) {
+        self.health.entry(service.into()).or_default().insert(backend, health);
+    }
+
     fn set(&mut self, service: Service) -> Plan {
-        self.desired.services.insert(service.name.clone(), service);
+        self.desired.put(service);
         self.converge()
     }
 
@@ -219,19 +251,19 @@ fn health_takes_a_backend_out_and_back_in() {
         machine.set(checked);
         assert!(machine.slots("web").iter().all(|s| *s == Slot::EMPTY), "unknown ones get nothing");
         for n in [1, 2] {
-            machine.health.insert(("web".into(), address(n)), Health::Up);
+            machine.health("web", address(n), Health::Up);
         }
         machine.converge();
         assert!(
             machine.slots("web").iter().all(|s| s.settled() && !s.tracked()),
             "first backends need no window"
         );
-        machine.health.insert(("web".into(), address(2)), Health::Down);
+        machine.health("web", address(2), Health::Down);
         machine.converge();
         assert!(machine.owners("web").iter().all(|o| *o == 1));
         assert_eq!(machine.backend("web", 2).reachable(), on_down == OnDown::Keep);
         assert_eq!(machine.slots("web").iter().any(|s| !s.settled()), on_down == OnDown::Keep);
-        machine.health.insert(("web".into(), address(2)), Health::Up);
+        machine.health("web", address(2), Health::Up);
         let back = machine.converge();
         assert!(machine.backend("web", 2).selectable());
         assert_eq!(
@@ -298,8 +330,8 @@ fn a_backend_that_changes_its_service_keeps_one_way_back() {
         let mut machine = machine();
         machine.set(with(service(from, 80, Mode::Nat), [1, 2]));
         machine.set(with(service(to, 81, Mode::Nat), [3]));
-        machine.desired.services.insert(from.into(), with(service(from, 80, Mode::Nat), [1]));
-        machine.desired.services.insert(to.into(), with(service(to, 81, Mode::Nat), [2, 3]));
+        machine.desired.put(with(service(from, 80, Mode::Nat), [1]));
+        machine.desired.put(with(service(to, 81, Mode::Nat), [2, 3]));
         machine.converge();
         let way = machine.tables.reverse.iter().find(|r| r.key.addr == address(2).ip().into()).unwrap();
         assert_eq!(way.service, machine.ids[to]);
@@ -310,7 +342,7 @@ fn a_backend_that_changes_its_service_keeps_one_way_back() {
 fn backends_that_never_got_a_packet_leave_no_window() {
     let mut machine = machine();
     machine.set(with(service("web", 80, Mode::Nat), [1]));
-    machine.desired.services.insert("web".into(), with(service("web", 80, Mode::Nat), [1, 2]));
+    machine.desired.put(with(service("web", 80, Mode::Nat), [1, 2]));
     let unused = Observed { used: &|_| false, ..machine.observed() };
     let plan = plan(&machine.desired, &unused, &machine.tables, &mut RingCache::default()).unwrap();
     let words = plan.steps.iter().find_map(|s| match s {
@@ -328,7 +360,7 @@ fn a_full_table_is_an_error_and_nothing_is_planned() {
     machine.set(large);
     let mut second = with(service("more", 81, Mode::Nat), [2]);
     second.ring_size = 251;
-    machine.desired.services.insert("more".into(), second);
+    machine.desired.put(second);
     let error = machine.plan().unwrap_err();
     assert!(error.to_string().contains("the table of rings is full"), "{error}");
     assert!(error.to_string().contains("\"more\""), "{error}");
@@ -340,6 +372,7 @@ enum Event {
     Remove(u8),
     Health { service: u8, backend: u8, health: u8 },
     Drain { service: u8, backend: u8 },
+    Hop { backend: u8, mac: u8 },
     Time,
 }
 
@@ -351,6 +384,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => number().prop_map(Event::Remove),
         3 => (number(), 0_u8..40, 0_u8..3).prop_map(|(service, backend, health)| Event::Health { service, backend, health }),
         2 => (number(), 0_u8..40).prop_map(|(service, backend)| Event::Drain { service, backend }),
+        2 => (0_u8..200, any::<u8>()).prop_map(|(backend, mac)| Event::Hop { backend, mac }),
         1 => Just(Event::Time),
     ]
 }
@@ -369,20 +403,24 @@ proptest! {
                     let mode = if l2 { Mode::L2 } else { Mode::Nat };
                     // A NAT backend belongs to one service: each has its own tenth of the addresses.
                     let own = backends.into_iter().map(|b| n * 50 + b);
-                    machine.desired.services.insert(name.clone(), with(service(&name, 80 + u16::from(n), mode), own));
+                    machine.desired.put(with(service(&name, 80 + u16::from(n), mode), own));
                 }
                 Event::Remove(n) => { machine.desired.services.remove(&format!("s{n}")); }
                 Event::Health { service, backend, health } => {
                     let health = [Health::Unknown, Health::Up, Health::Down][usize::from(health)];
-                    machine.health.insert((format!("s{service}"), address(service * 50 + backend)), health);
+                    machine.health(&format!("s{service}"), address(service * 50 + backend), health);
                 }
                 Event::Drain { service, backend } => {
                     let until = Some(machine.now + 10);
-                    let service = machine.desired.services.get_mut(&format!("s{service}"));
+                    let service = machine.desired.service_mut(&format!("s{service}"));
                     let own = service.and_then(|s| { let n = s.name.as_bytes()[1] - b'0'; s.backends.get_mut(&address(n * 50 + backend)) });
                     if let Some(backend) = own {
                         backend.admin = Admin::Draining { until, remove: false };
                     }
+                }
+                Event::Hop { backend, mac } => {
+                    let hop = NextHop { macs: [mac; 12], ifindex: 3, mtu: 1500 };
+                    machine.hops.insert(address(backend).ip(), hop);
                 }
                 Event::Time => machine.now += 20,
             }

@@ -60,6 +60,33 @@ async fn every_refusal_has_the_same_shape() {
 }
 
 #[tokio::test]
+async fn a_large_configuration_is_no_matter() {
+    let world = World::new();
+    let text = format!(
+        "# {}\n[[service]]\nname = \"web\"\nlisten = \"tcp://192.0.2.10:443\"\n",
+        "x".repeat(5 << 20)
+    );
+    assert_eq!(send(&world, Method::POST, "/v1/apply", &text).await.unwrap()["changed"], true);
+    let services = send(&world, Method::GET, "/v1/services", "").await.unwrap();
+    assert_eq!(services[0]["name"], "web");
+}
+
+#[tokio::test]
+async fn services_are_listed_one_after_the_other_as_one_document() {
+    let world = World::new();
+    for n in 0..3 {
+        let body = format!(r#"{{"listen": "tcp://192.0.2.1{n}:443"}}"#);
+        send(&world, Method::PUT, &format!("/v1/services/s{n}"), &body).await.unwrap();
+    }
+    let client = Client::new(world.socket());
+    let listed = client.send(Method::GET, "/v1/services", "application/json", "".into()).await.unwrap();
+    let services: serde_json::Value = serde_json::from_slice(&listed).unwrap();
+    let whole = serde_json::to_string_pretty(&client.services().await.unwrap()).unwrap();
+    assert_eq!(String::from_utf8(listed.to_vec()).unwrap(), whole + "\n");
+    assert_eq!(services.as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
 async fn names_cannot_leave_their_place_in_a_path() {
     let world = World::with_web();
     let client = Client::new(world.socket());

@@ -49,7 +49,7 @@ impl Fake {
     }
 
     fn views(&self) -> Vec<ServiceView> {
-        self.desired.lock().unwrap().services.values().map(view).collect()
+        self.desired.lock().unwrap().services.values().map(|service| view(service)).collect()
     }
 }
 
@@ -115,8 +115,12 @@ impl Control for Fake {
         }
     }
 
-    async fn services(&self) -> Vec<ServiceView> {
-        self.views()
+    async fn services(&self) -> Vec<String> {
+        self.desired.lock().unwrap().services.keys().cloned().collect()
+    }
+
+    async fn service(&self, name: &str) -> Option<ServiceView> {
+        self.desired.lock().unwrap().services.get(name).map(|service| view(service))
     }
 
     async fn stats(&self, service: Option<&str>) -> Result<StatsView, Failure> {

@@ -1,13 +1,14 @@
 //! How each change is done: edit the shape, judge it like a file, put it among the others.
 
 use super::super::check::{Checked, from_shape};
-use super::super::convert::{self, Placed, Typed};
+use super::super::convert::{self, Typed};
 use super::super::finding::{Findings, Path};
 use super::super::{export, file, rules};
 use super::{Change, Code, Outcome, Refusal, SERVICE_OPTIONS};
 use crate::model::{Admin, Backend, Desired, Mode, Service, closest, parse_backend};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// The last second that a deadline can name: the end of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -43,7 +44,7 @@ pub fn apply(desired: &Desired, change: Change) -> Result<Outcome, Refusal> {
         Change::RemoveBackend { service, address } => {
             let address = find_backend(find(desired, &service)?, &address)?;
             let mut next = desired.clone();
-            if let Some(entry) = next.services.get_mut(&service) {
+            if let Some(entry) = next.service_mut(&service) {
                 entry.backends.remove(&address);
             }
             let mut outcome =
@@ -109,12 +110,14 @@ pub fn replace<W>(desired: &Desired, checked: Checked<W>) -> Result<Outcome, Ref
         next.interfaces.clone_from(&desired.interfaces);
     }
     let (mut added, mut altered) = (0, 0);
-    for (name, service) in &next.services {
+    for (name, service) in &mut next.services {
         match desired.services.get(name) {
             None => added += 1,
+            // What stays as it is stays shared: later comparisons cost nothing.
+            Some(before) if before == service => *service = Arc::clone(before),
             Some(before) => {
                 same_ring(before, service)?;
-                altered += usize::from(before != service);
+                altered += 1;
             }
         }
     }
@@ -126,7 +129,7 @@ pub fn replace<W>(desired: &Desired, checked: Checked<W>) -> Result<Outcome, Ref
 fn add_service(desired: &Desired, shape: &file::Service) -> Result<Outcome, Refusal> {
     let (service, warnings) = judge_service(shape)?;
     if let Some(before) = desired.services.get(&service.name)
-        && *before != service
+        && **before != service
     {
         let name = &service.name;
         return Err(Refusal::new(
@@ -218,7 +221,7 @@ fn unknown_option(key: &str) -> Refusal {
 }
 
 fn add_backend(desired: &Desired, name: &str, shape: &file::Backend) -> Result<Outcome, Refusal> {
-    let mut service = find(desired, name)?.clone();
+    let mut service = Service::clone(find(desired, name)?);
     let backend = judge_backend(name, shape, service.listen.port)?;
     let address = backend.address;
     match service.backends.get(&address) {
@@ -253,8 +256,7 @@ fn edit_backend(
     let address = find_backend(find(desired, name)?, address)?;
     let mut next = desired.clone();
     let mut message = String::new();
-    if let Some(backend) = next.services.get_mut(name).and_then(|service| service.backends.get_mut(&address))
-    {
+    if let Some(backend) = next.service_mut(name).and_then(|service| service.backends.get_mut(&address)) {
         message = format!("backend {address} of service {name} {}", edit(backend)?);
     }
     let mut outcome = outcome(desired, next, message);
@@ -297,21 +299,12 @@ fn commit(
     message: String,
     warnings: Vec<String>,
 ) -> Result<Outcome, Refusal> {
-    let name = service.name.clone();
-    let mut next = desired.clone();
-    next.services.insert(name, service);
     let mut out = Findings::default();
-    let placed: Vec<_> = next
-        .services
-        .values()
-        .map(|service| Placed {
-            service: service.clone(),
-            at: Path::default(),
-            backends: service.backends.keys().map(|address| (*address, Path::default())).collect(),
-        })
-        .collect();
-    rules::together(&placed, &mut out);
+    let others = desired.services.values().map(AsRef::as_ref).filter(|other| other.name != service.name);
+    rules::joining(&service, others, &mut out);
     out.judge()?;
+    let mut next = desired.clone();
+    next.put(service);
     Ok(Outcome { warnings, ..outcome(desired, next, message) })
 }
 
@@ -346,7 +339,7 @@ fn same_ring(before: &Service, after: &Service) -> Result<(), Refusal> {
 }
 
 fn find<'a>(desired: &'a Desired, name: &str) -> Result<&'a Service, Refusal> {
-    desired.services.get(name).ok_or_else(|| {
+    desired.services.get(name).map(AsRef::as_ref).ok_or_else(|| {
         let remedy = match closest(name, desired.services.keys().map(String::as_str)) {
             Some(known) => format!("did you mean \"{known}\"?"),
             None => "see `lb service list`".to_owned(),

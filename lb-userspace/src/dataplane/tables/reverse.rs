@@ -1,5 +1,7 @@
 //! `REVERSE` and its filter: what is in the table has its bit set before it appears, and until after it is gone.
 
+use std::collections::BTreeSet;
+
 use lb_common::abi::{Filter, Key, ReverseEntry, filter};
 use lb_common::table;
 
@@ -64,6 +66,22 @@ impl Reverse {
         let result = self.table.put(entry);
         if new && result.is_err() {
             self.let_go(&entry.key);
+        }
+        result
+    }
+
+    /// Puts entries like [`Self::put`], and lets those that must wait for readers wait together.
+    ///
+    /// # Errors
+    /// There is no place for a new key; all that have one are in the table.
+    pub fn put_all(&mut self, entries: &[ReverseEntry]) -> Result<(), Full> {
+        let new: BTreeSet<Key> =
+            entries.iter().map(|e| e.key).filter(|key| self.table.find(key).is_none()).collect();
+        new.iter().for_each(|key| self.hold(key));
+        let result = self.table.put_all(entries);
+        if result.is_err() {
+            let refused: Vec<_> = new.into_iter().filter(|key| self.table.find(key).is_none()).collect();
+            refused.iter().for_each(|key| self.let_go(key));
         }
         result
     }
@@ -134,9 +152,13 @@ mod tests {
         while_observed(look, || {
             (0..300).for_each(|n| reverse.put(&entry(n)).unwrap());
             (0..300).step_by(2).for_each(|n| assert!(reverse.remove(&entry(n).key)));
-            (0..300).step_by(3).for_each(|n| reverse.put(&entry(n)).unwrap());
+            let again: Vec<_> = (0..300).step_by(3).map(entry).collect();
+            reverse.put_all(&again).unwrap();
         });
         assert_eq!(reverse.used(), 200);
+        let many: Vec<_> = (0..2000).map(entry).collect();
+        reverse.put_all(&many).unwrap_err();
+        (300..2000).for_each(|n| _ = reverse.remove(&entry(n).key));
         (0..300).for_each(|n| _ = reverse.remove(&entry(n).key));
         assert_eq!((reverse.used(), reverse.filter()), (0, Filter::EMPTY), "no bit is left behind");
     }

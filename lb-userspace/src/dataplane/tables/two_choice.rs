@@ -146,9 +146,7 @@ impl<T: Entry> TwoChoice<T> {
             return Ok(());
         }
         let plan = insert(entry.key(), self.mask, |place| self.at(place).map(|e| *e.key()));
-        let Some(plan) = plan else {
-            return Err(Full { table: self.region.table(), used: self.used, len: self.region.len() });
-        };
+        let Some(plan) = plan else { return Err(self.full()) };
         for (from, to) in plan.moves() {
             if let Some(moving) = self.at(from) {
                 self.fill(to, &moving);
@@ -167,6 +165,10 @@ impl<T: Entry> TwoChoice<T> {
         self.clear(place);
         self.used -= 1;
         true
+    }
+
+    fn full(&self) -> Full {
+        Full { table: self.region.table(), used: self.used, len: self.region.len() }
     }
 
     /// The entry at a place, if the place is in use. Its key is alone.
@@ -221,7 +223,7 @@ impl<T: Entry> TwoChoice<T> {
     }
 
     /// Writes an entry to a place that is empty or holds the same key.
-    fn write(&mut self, place: u32, entry: &T) {
+    pub(super) fn write(&mut self, place: u32, entry: &T) {
         if self.retired.contains(&place) {
             self.synchronize();
         }
@@ -258,6 +260,9 @@ impl<T: Entry> TwoChoice<T> {
         self.retired.clear();
     }
 }
+
+#[path = "put_all.rs"]
+mod put_all;
 
 #[cfg(test)]
 #[path = "two_choice_tests.rs"]

@@ -22,8 +22,8 @@ enum Suspended {
 struct Readers {
     /// Keys that no verb is removing or inserting.
     present: Vec<Key>,
-    /// The key whose entry is being changed: its words may differ.
-    changing: Option<Key>,
+    /// Keys whose entries are being changed: their words may differ.
+    changing: HashSet<Key>,
     suspended: Vec<Suspended>,
 }
 
@@ -48,7 +48,7 @@ fn look(view: &TwoChoice<ServiceEntry>) {
                         "a reader that looked at one place misses a key"
                     );
                 }
-                Suspended::Reading(_, entry) if readers.changing == Some(entry.key) => {}
+                Suspended::Reading(_, entry) if readers.changing.contains(&entry.key) => {}
                 Suspended::Reading(place, entry) => {
                     let mut now = view.region.get(*place).unwrap();
                     now.key = entry.key;
@@ -74,13 +74,15 @@ fn look(view: &TwoChoice<ServiceEntry>) {
 #[derive(Clone, Debug)]
 enum Step {
     Put(u32, u32),
+    PutAll(Vec<(u32, u32)>),
     Remove(u32),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => (0_u32..40, any::<u32>()).prop_map(|(key, ring)| Step::Put(key, ring)),
-        2 => (0_u32..40).prop_map(Step::Remove),
+        1 => proptest::collection::vec((0_u32..40, any::<u32>()), 0..12).prop_map(Step::PutAll),
+        3 => (0_u32..40).prop_map(Step::Remove),
     ];
     proptest::collection::vec(step, 1..120)
 }
@@ -99,16 +101,17 @@ proptest! {
         let mut table = TwoChoice::new(region.clone(), Grace::Told(forget_suspended));
         let mut model = HashMap::new();
         for step in steps {
-            let key = match step {
-                Step::Put(n, _) | Step::Remove(n) => service(n, 0).key,
+            let keys: HashSet<Key> = match &step {
+                Step::Put(n, _) | Step::Remove(n) => HashSet::from([service(*n, 0).key]),
+                Step::PutAll(all) => all.iter().map(|(n, _)| service(*n, 0).key).collect(),
             };
             READERS.with_borrow_mut(|readers| {
                 readers.present = model.keys().copied().collect();
-                readers.changing = Some(key);
+                readers.changing.clone_from(&keys);
                 if matches!(step, Step::Remove(_)) {
-                    readers.present.retain(|present| *present != key);
+                    readers.present.retain(|present| !keys.contains(present));
                     // One that looks for a key while it is removed may find it or not.
-                    readers.suspended.retain(|r| !matches!(r, Suspended::LookingAgain(k) if *k == key));
+                    readers.suspended.retain(|r| !matches!(r, Suspended::LookingAgain(k) if keys.contains(k)));
                 }
             });
             let view = TwoChoice {
@@ -116,18 +119,30 @@ proptest! {
                 displaced: HashMap::new(),
             };
             look(&view);
-            let outcome = while_observed(move || look(&view), || match step {
-                Step::Put(n, ring) => table.put(&service(n, ring)).is_ok(),
-                Step::Remove(_) => table.remove(&key),
+            let outcome = while_observed(move || look(&view), || match &step {
+                Step::Put(n, ring) => table.put(&service(*n, *ring)).is_ok(),
+                Step::PutAll(all) => {
+                    table.put_all(&all.iter().map(|(n, ring)| service(*n, *ring)).collect::<Vec<_>>()).is_ok()
+                }
+                Step::Remove(n) => table.remove(&service(*n, 0).key),
             });
-            match step {
-                Step::Put(n, ring) if outcome => { model.insert(key, service(n, ring)); }
-                Step::Put(..) => prop_assert!(!model.contains_key(&key), "a key that has a place was refused"),
-                Step::Remove(_) => prop_assert_eq!(model.remove(&key).is_some(), outcome),
+            let put = |n: &u32, ring: &u32| (service(*n, 0).key, service(*n, *ring));
+            match &step {
+                Step::Put(n, ring) if outcome => model.extend([put(n, ring)]),
+                Step::PutAll(all) if outcome => model.extend(all.iter().map(|(n, ring)| put(n, ring))),
+                Step::Put(..) => prop_assert!(keys.iter().all(|k| !model.contains_key(k)), "a key that has a place was refused"),
+                // Of the new keys, some are in the table; what was there, is, with what was said last.
+                Step::PutAll(all) => {
+                    let put: HashMap<_, _> = all.iter().map(|(n, ring)| put(n, ring)).collect();
+                    let found = |key: &Key| table.find(key).is_some();
+                    prop_assert!(keys.iter().all(|k| found(k) || !model.contains_key(k)));
+                    model.extend(put.into_iter().filter(|(key, _)| found(key)));
+                }
+                Step::Remove(n) => prop_assert_eq!(model.remove(&service(*n, 0).key).is_some(), outcome),
             }
             // Readers of the changed entry saw it change; later steps must leave it alone.
             READERS.with_borrow_mut(|readers| {
-                readers.suspended.retain(|r| !matches!(r, Suspended::Reading(_, e) if e.key == key));
+                readers.suspended.retain(|r| !matches!(r, Suspended::Reading(_, e) if keys.contains(&e.key)));
             });
             let held: HashMap<Key, ServiceEntry> = table.iter().map(|e| (e.key, e)).collect();
             prop_assert_eq!(&held, &model);
@@ -145,6 +160,55 @@ proptest! {
         let held: HashMap<Key, ServiceEntry> = adopted.iter().map(|e| (e.key, e)).collect();
         prop_assert_eq!(held, model);
     }
+}
+
+thread_local! {
+    static WAITS: RefCell<u32> = const { RefCell::new(0) };
+}
+
+#[test]
+fn many_that_are_put_together_wait_together() {
+    let count = || Grace::Told(|| WAITS.with_borrow_mut(|waits| *waits += 1));
+    let size = 1 << 12;
+    let entries: Vec<_> = (0..size * 2 / 5).map(|n| service(n, n)).collect();
+    let mut one_by_one = TwoChoice::new(Region::on_heap("SERVICES", size), count());
+    entries.iter().for_each(|entry| one_by_one.put(entry).unwrap());
+    let alone = WAITS.take();
+    let mut together = TwoChoice::new(Region::on_heap("SERVICES", size), count());
+    together.put_all(&entries).unwrap();
+    let shared = WAITS.take();
+    assert!(alone > 100 && shared < alone / 5, "{alone} waits one by one, {shared} together");
+    let sorted = |table: &TwoChoice<ServiceEntry>| {
+        let mut all: Vec<_> = table.iter().collect();
+        all.sort_by_key(|entry| entry.id);
+        all
+    };
+    assert_eq!(sorted(&together), entries);
+    assert_eq!(sorted(&one_by_one), entries);
+    together.put_all(&entries).unwrap();
+    assert_eq!(WAITS.take(), 0, "nothing to do is nothing to wait for");
+    // More than there is room for: what has a place is there, and the table says that it is full.
+    let too_many: Vec<_> = (0..size).map(|n| service(n, n)).collect();
+    let full = together.put_all(&too_many).unwrap_err();
+    assert_eq!(full.used, together.used());
+    assert_eq!(together.iter().count() as u32, together.used());
+    assert!(entries.iter().all(|entry| together.find(&entry.key).is_some()));
+}
+
+#[test]
+fn neighbours_that_changed_wait_once() {
+    let entry = |n: u32, mac| NeighbourEntry { key: Key::neighbour(Addr::v4(n), 3).unwrap(), macs: [mac; 12] };
+    let mut table = TwoChoice::new(
+        Region::on_heap("NEIGHBOURS", 256),
+        Grace::Told(|| WAITS.with_borrow_mut(|w| *w += 1)),
+    );
+    let all = |mac| (0..50).map(|n| entry(n, mac)).collect::<Vec<_>>();
+    table.put_all(&all(1)).unwrap();
+    WAITS.take();
+    table.put_all(&all(2)).unwrap();
+    assert_eq!(WAITS.take(), 1);
+    assert!(all(2).iter().all(|entry| table.find(&entry.key).is_some_and(|(_, found)| found == *entry)));
+    assert_eq!(table.used(), 50);
 }
 
 #[test]

@@ -99,6 +99,28 @@ async fn the_first_try_is_soon_and_the_others_at_the_interval() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_changes_and_the_others_are_not_disturbed() {
+    let (mut runner, script, mut transitions) = runner();
+    let of = |service: &str, n: u8| Target { service: service.into(), ..target(n) };
+    let all = [of("a", 1), of("a", 2), of("b", 3)];
+    runner.update(all.iter().map(|target| (target.clone(), every(SECOND))).collect(), unknown);
+    for _ in &all {
+        assert_eq!(transitions.recv().await.unwrap().health, Health::Up);
+    }
+    let since = runner.seen(&all[2]).unwrap().since;
+    runner.update_service("a", set(&[(of("a", 2), every(SECOND)), (of("a", 4), every(SECOND))]), unknown);
+    assert_eq!(transitions.recv().await.unwrap().target, of("a", 4));
+    assert_eq!(runner.seen(&of("a", 1)), None);
+    runner.update_service("a", BTreeMap::new(), unknown);
+    runner.update_service("c", BTreeMap::new(), unknown);
+    assert_eq!(runner.snapshot().into_keys().collect::<Vec<_>>(), [of("b", 3)]);
+    assert_eq!(runner.seen(&of("b", 3)).unwrap().since, since);
+    let before = script.tries(&of("b", 3)).len();
+    tokio::time::sleep(10 * SECOND).await;
+    assert!(script.tries(&of("b", 3)).len() > before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn falls_and_rises() {
     let (mut runner, script, mut transitions) = runner();
     let one = target(1);

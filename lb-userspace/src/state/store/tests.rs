@@ -34,6 +34,11 @@ fn store() -> (tempfile::TempDir, Store) {
     (directory, store)
 }
 
+/// The state in a snapshot.
+fn read(bytes: &[u8]) -> Result<State, String> {
+    stored::parse(bytes)?.judge()
+}
+
 /// Names in the directory that begin so.
 fn names(store: &Store, prefix: &str) -> Vec<String> {
     let names = fs::read_dir(&store.directory).unwrap();
@@ -66,7 +71,7 @@ fn comes_back_whole_and_private() {
     assert_eq!(fs::metadata(store.path()).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::metadata(&store.directory).unwrap().permissions().mode() & 0o777, 0o700);
     store.save(&State { seed: 1, ..state.clone() }).unwrap();
-    assert_eq!(stored::read(&fs::read(store.backup_path()).unwrap()), Ok(state));
+    assert_eq!(read(&fs::read(store.backup_path()).unwrap()), Ok(state));
     assert_eq!(names(&store, "").len(), 2, "no temporary files are left");
 }
 
@@ -90,9 +95,9 @@ fn cut_at_every_byte() {
     let whole = fs::read(store.path()).unwrap();
     // Without its last newline the file is whole.
     for length in 0..whole.len() - 1 {
-        assert!(stored::read(&whole[..length]).is_err(), "cut to {length} bytes");
+        assert!(read(&whole[..length]).is_err(), "cut to {length} bytes");
     }
-    assert_eq!(stored::read(&whole[..whole.len() - 1]), Ok(latest.clone()));
+    assert_eq!(read(&whole[..whole.len() - 1]), Ok(latest.clone()));
     // Through the files, at a few lengths: each costs several syncs.
     for length in [0, 1, whole.len() / 2, whole.len() - 2] {
         store.save(&good).unwrap();
@@ -124,8 +129,8 @@ fn a_later_schema_or_an_invalid_configuration_is_not_believed() {
     let (_directory, store) = store();
     let state = example();
     for (from, to, why) in [
-        ("\"schema\": 1", "\"schema\": 2, \"what\": 1", "schema 2"),
-        ("10.0.0.1:8443\"\n", "192.0.2.10:8443\"\n", "own address"),
+        ("\"schema\":2", "\"schema\":3,\"what\":1", "schema 3"),
+        ("\"10.0.0.1:8443\"}", "\"192.0.2.10:8443\"}", "own address"),
     ] {
         store.save(&state).unwrap();
         store.save(&state).unwrap();
@@ -135,6 +140,18 @@ fn a_later_schema_or_an_invalid_configuration_is_not_believed() {
         let note = store.load().unwrap().note.unwrap();
         assert!(note.contains(why), "{note}");
     }
+}
+
+#[test]
+fn a_state_from_before_there_were_journals_is_read() {
+    let (_directory, store) = store();
+    let state = example();
+    store.save(&state).unwrap();
+    let text = fs::read_to_string(store.path()).unwrap();
+    let name = text.split("\"journal\":").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
+    let text = text.replace("\"schema\":2", "\"schema\":1").replace(&format!("\"journal\":{name},"), "");
+    fs::write(store.path(), text).unwrap();
+    assert_eq!(store.load().unwrap(), Loaded { state, note: None });
 }
 
 #[test]
@@ -164,6 +181,6 @@ proptest! {
     #[test]
     fn any_configuration_comes_back(desired in desired(), seed: u32) {
         let state = State { desired, seed, ..example() };
-        prop_assert_eq!(stored::read(&stored::write(&state).unwrap()), Ok(state));
+        prop_assert_eq!(read(&stored::write(&state, "name").unwrap()), Ok(state));
     }
 }
