@@ -197,7 +197,8 @@ fn many_that_are_put_together_wait_together() {
 
 #[test]
 fn neighbours_that_changed_wait_once() {
-    let entry = |n: u32, mac| NeighbourEntry { key: Key::neighbour(Addr::v4(n), 3).unwrap(), macs: [mac; 12] };
+    let entry =
+        |n: u32, mac| NeighbourEntry { key: Key::neighbour(Addr::v4(n), 3).unwrap(), macs: [mac; 12] };
     let mut table = TwoChoice::new(
         Region::on_heap("NEIGHBOURS", 256),
         Grace::Told(|| WAITS.with_borrow_mut(|w| *w += 1)),
