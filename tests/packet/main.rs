@@ -7,6 +7,7 @@ mod case;
 mod lab;
 
 mod broken;
+mod captures;
 mod checksums;
 mod consistency;
 mod differential;

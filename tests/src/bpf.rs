@@ -91,6 +91,15 @@ impl Program {
     ///
     /// The kernel refuses: not an XDP program, or the frame has an impossible length.
     pub fn run(&self, frame: &[u8], out: &mut [u8]) -> io::Result<u32> {
+        self.run_whole(frame, out).map(|(verdict, _)| verdict)
+    }
+
+    /// The same, and how long the frame is that leaves.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`].
+    pub fn run_whole(&self, frame: &[u8], out: &mut [u8]) -> io::Result<(u32, usize)> {
         /// What `union bpf_attr` has for this command, as of Linux 5.18.
         #[repr(C)]
         struct TestRun {
@@ -126,7 +135,7 @@ impl Program {
             padding: 0,
         };
         call(BPF_PROG_TEST_RUN, &mut run)?;
-        Ok(run.verdict)
+        Ok((run.verdict, run.out_length as usize))
     }
 }
 

@@ -144,6 +144,14 @@ impl Kernel {
         &mut self.flows[usize::from(table == FlowTable::Embryonic)]
     }
 
+    /// Why packets of no service left: far cheaper than a whole [`Snapshot`].
+    ///
+    /// # Panics
+    /// When the map cannot be read.
+    pub fn reasons(&self) -> [u64; REASON_SLOTS] {
+        self.counters.reasons(0).expect("reasons can be read")
+    }
+
     /// Everything that the program writes.
     ///
     /// # Panics

@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod bpf;
 pub mod crowd;
+pub mod dissector;
 pub mod flows;
 pub mod frame;
 pub mod kernel;

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability};
 
@@ -18,6 +19,19 @@ pub fn root() -> bool {
     let missing: Vec<_> = NEEDED.into_iter().filter(|needed| !has(*needed)).collect();
     let reason = format!("it needs {missing:?} to load programs and make network namespaces: run it as root");
     judge(missing.is_empty(), required(|name| env::var(name).ok()), &reason)
+}
+
+/// Whether captures of others' traffic lie beside the repository, or where `LB_TEST_PCAP` says. Where they do.
+///
+/// # Panics
+/// Without them, in a CI: there they are promised. A checkout alone is enough everywhere else.
+#[must_use]
+pub fn captures() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/pcap");
+    let directory = env::var_os("LB_TEST_PCAP").map_or_else(beside, PathBuf::from);
+    let ci = env::var("CI").is_ok_and(|value| value == "1" || value == "true");
+    let reason = format!("there are no captures in {}: LB_TEST_PCAP may name others", directory.display());
+    judge(directory.is_dir(), ci, &reason).then_some(directory)
 }
 
 /// Lets a test run, or says why it does not.

@@ -23,6 +23,11 @@ pub struct Captured {
     pub wire_length: u32,
 }
 
+/// A capture of something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the frames are not Ethernet but {0:?}: capture on one interface, `tcpdump -i IFACE -w FILE`")]
+pub struct NotEthernet(pub DataLink);
+
 /// Reads a capture, a packet at a time, and hands each to `each`.
 ///
 /// # Errors
@@ -48,9 +53,11 @@ pub fn read(path: &Path, mut each: impl FnMut(Captured) -> Result<()>) -> Result
 
 fn read_pcap(input: impl Read, each: &mut impl FnMut(Captured) -> Result<()>) -> Result<()> {
     let mut reader = PcapReader::new(input)?;
-    let link = reader.header().datalink;
+    // The upper half says whether frames end with their check sequence (pcap draft, section 4); it is padding to us.
+    let link = DataLink::from(u32::from(reader.header().datalink) & 0xffff);
     let mut number = 0;
-    while let Some(packet) = reader.next_packet() {
+    // Raw: `next_packet` refuses a packet that was longer than the snapshot length, which cut captures are full of.
+    while let Some(packet) = reader.next_raw_packet() {
         let packet = packet?;
         number += 1;
         each(Captured { number, frame: ethernet(link, &packet.data)?, wire_length: packet.orig_len })?;
@@ -93,9 +100,7 @@ fn ethernet(link: DataLink, data: &[u8]) -> Result<Vec<u8>> {
         (DataLink::ETHERNET, _) => return Ok(data.to_vec()),
         (DataLink::IPV4, _) | (DataLink::RAW, Some(4)) => IPV4,
         (DataLink::IPV6, _) | (DataLink::RAW, Some(6)) => IPV6,
-        (other, _) => bail!(
-            "the frames are not Ethernet but {other:?}: capture on one interface, `tcpdump -i IFACE -w FILE`"
-        ),
+        (other, _) => return Err(NotEthernet(other).into()),
     };
     Ok([&[0; 12][..], &kind, data].concat())
 }
@@ -157,6 +162,28 @@ mod tests {
         writer.write_packet(&PcapPacket::new(Duration::ZERO, 20, &[0x45; 20])).unwrap();
         let frame = &collect(file.path()).unwrap()[0].frame;
         assert_eq!((frame.len(), &frame[12..15]), (34, &[0x08, 0x00, 0x45][..]));
+    }
+
+    #[test]
+    fn a_cut_capture_with_check_sequences_is_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // Ethernet with a check sequence of 16 bits; a snapshot length below what was on the wire.
+        let header = PcapHeader { datalink: 0x1400_0001.into(), snaplen: 60, ..PcapHeader::default() };
+        let mut writer = PcapWriter::with_header(file.reopen().unwrap(), header).unwrap();
+        writer.write_packet(&PcapPacket::new(Duration::ZERO, 1514, &[7; 60])).unwrap();
+        let packets = collect(file.path()).unwrap();
+        assert_eq!(packets, [Captured { number: 1, frame: vec![7; 60], wire_length: 1514 }]);
+    }
+
+    #[test]
+    fn other_links_are_told_by_name() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let header = PcapHeader { datalink: DataLink::PPP, ..PcapHeader::default() };
+        let mut writer = PcapWriter::with_header(file.reopen().unwrap(), header).unwrap();
+        writer.write_packet(&PcapPacket::new(Duration::ZERO, 20, &[0; 20])).unwrap();
+        let error = collect(file.path()).unwrap_err();
+        assert_eq!(error.downcast_ref(), Some(&NotEthernet(DataLink::PPP)));
+        assert!(format!("{error:#}").contains("PPP"));
     }
 
     #[test]

@@ -1,0 +1,183 @@
+//! What is this frame? Answered by `etherparse`, to be compared with `lb_common::packet::parse`.
+//!
+//! Each layer is asked of `etherparse` with its strict rules; what is written down here is only which of its answers
+//! means which of our reasons. Where it is more lenient or looks farther than the balancer does, the line says so.
+
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::err::Layer;
+use etherparse::err::{ipv4, ipv6};
+use etherparse::{
+    EtherType, Ethernet2Slice, IpNumber, Ipv4HeaderSlice, Ipv4Slice, Ipv6HeaderSlice, Ipv6Slice, TcpSlice,
+    UdpSlice, ether_type, ip_number,
+};
+use lb_common::packet::{self, Parsed};
+use lb_common::reason::Reason;
+
+/// One of three outcomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opinion {
+    /// A segment or datagram to look at.
+    Flow(Seen),
+    /// Never ours.
+    NotOurs(Reason),
+    /// It contradicts itself.
+    Malformed(Reason),
+}
+
+/// What is read from a segment or datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Source.
+    pub from: SocketAddr,
+    /// Destination.
+    pub to: SocketAddr,
+    /// TCP or UDP.
+    pub protocol: u8,
+    /// FIN, SYN, RST, PSH, ACK of TCP, as they stand in the header.
+    pub flags: u8,
+    /// Length of transport header and payload.
+    pub length: usize,
+    /// The transport checksum.
+    pub checksum: u16,
+}
+
+impl Opinion {
+    /// The reason that the program counts when the frame belongs to no service.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Flow(_) => Reason::NotAService,
+            Self::NotOurs(reason) | Self::Malformed(reason) => *reason,
+        }
+    }
+}
+
+/// What the balancer says.
+pub fn ours(frame: &[u8]) -> Opinion {
+    match packet::parse(frame) {
+        Parsed::NotOurs(reason) => Opinion::NotOurs(reason),
+        Parsed::Malformed(reason) => Opinion::Malformed(reason),
+        Parsed::Flow(packet) => Opinion::Flow(Seen {
+            from: SocketAddr::new(packet.src.into(), u16::from_be(packet.src_port)),
+            to: SocketAddr::new(packet.dst.into(), u16::from_be(packet.dst_port)),
+            protocol: packet.protocol,
+            flags: packet.tcp_flags & 0x1f,
+            length: packet.length.into(),
+            checksum: u16::from_be(packet.checksum),
+        }),
+    }
+}
+
+/// What `etherparse` says.
+pub fn theirs(frame: &[u8]) -> Opinion {
+    let Ok(ethernet) = Ethernet2Slice::from_slice_without_fcs(frame) else {
+        return Opinion::Malformed(Reason::Truncated);
+    };
+    let payload = ethernet.payload_slice();
+    match ethernet.ether_type() {
+        ether_type::IPV4 => v4(payload),
+        ether_type::IPV6 => v6(payload),
+        // 0x9100, which etherparse takes for a tag too, was never a standard.
+        EtherType::VLAN_TAGGED_FRAME | EtherType::PROVIDER_BRIDGING => Opinion::NotOurs(Reason::Vlan),
+        _ => Opinion::NotOurs(Reason::NotIp),
+    }
+}
+
+fn v4(bytes: &[u8]) -> Opinion {
+    let header = match Ipv4HeaderSlice::from_slice(bytes) {
+        Ok(header) if header.options().is_empty() => header,
+        Ok(_) => return Opinion::NotOurs(Reason::Ipv4Options),
+        Err(ipv4::HeaderSliceError::Content(_)) => return Opinion::Malformed(Reason::MalformedIp),
+        // More than the shortest header was wanted: it announces options, and nobody looks whether they are whole.
+        Err(ipv4::HeaderSliceError::Len(e)) if e.required_len > 20 => {
+            return Opinion::NotOurs(Reason::Ipv4Options);
+        }
+        Err(ipv4::HeaderSliceError::Len(_)) => return Opinion::Malformed(Reason::Truncated),
+    };
+    let payload = match Ipv4Slice::from_slice(bytes) {
+        Ok(whole) => Some(whole.payload().payload),
+        Err(ipv4::SliceError::Len(e)) if e.layer == Layer::Ipv4Packet => {
+            // Either the packet ends before its total length, or that is shorter than the header.
+            let whole = bytes.len() >= header.total_len().into();
+            return Opinion::Malformed(if whole { Reason::MalformedIp } else { Reason::Truncated });
+        }
+        // An authentication header that is not right: nobody looks into it.
+        Err(_) => None,
+    };
+    if header.is_fragmenting_payload() {
+        return Opinion::NotOurs(Reason::Fragment);
+    }
+    let ends = (header.source_addr().into(), header.destination_addr().into());
+    match (header.protocol(), payload) {
+        (ip_number::TCP, Some(payload)) => tcp(ends, payload),
+        (ip_number::UDP, Some(payload)) => udp(ends, payload),
+        (ip_number::ICMP, _) => Opinion::NotOurs(Reason::Icmp),
+        _ => Opinion::NotOurs(Reason::OtherProtocol),
+    }
+}
+
+fn v6(bytes: &[u8]) -> Opinion {
+    let header = match Ipv6HeaderSlice::from_slice(bytes) {
+        Ok(header) => header,
+        // etherparse wants a whole header before it looks at the version, as we do.
+        Err(ipv6::HeaderSliceError::Content(_)) => return Opinion::Malformed(Reason::MalformedIp),
+        Err(ipv6::HeaderSliceError::Len(_)) => return Opinion::Malformed(Reason::Truncated),
+    };
+    let payload = match Ipv6Slice::from_slice(bytes) {
+        Ok(whole) => whole.payload().payload,
+        Err(ipv6::SliceError::Len(e)) if e.layer == Layer::Ipv6Packet => {
+            return Opinion::Malformed(Reason::Truncated);
+        }
+        // An extension header that is not right: nobody looks into it.
+        Err(_) => &[],
+    };
+    let (from, to) = (header.source_addr(), header.destination_addr());
+    // RFC 4291, section 2.5.5.2: not an address of a packet.
+    if from.to_ipv4_mapped().is_some() || to.to_ipv4_mapped().is_some() {
+        return Opinion::Malformed(Reason::MalformedIp);
+    }
+    // Of a length of 0 etherparse makes "as much as there is", for jumbograms, whose option would come first.
+    let payload = if header.payload_length() == 0 { &[] } else { payload };
+    let ends = (from.into(), to.into());
+    match header.next_header() {
+        ip_number::TCP => tcp(ends, payload),
+        ip_number::UDP => udp(ends, payload),
+        ip_number::IPV6_ICMP => Opinion::NotOurs(Reason::Icmp),
+        ip_number::IPV6_FRAG => Opinion::NotOurs(Reason::Fragment),
+        // What these encrypt or try out is a protocol of its own to the balancer.
+        ip_number::ENCAP_SEC | ip_number::EXP0 | ip_number::EXP1 => Opinion::NotOurs(Reason::OtherProtocol),
+        next if IpNumber::is_ipv6_ext_header_value(next) => Opinion::NotOurs(Reason::Ipv6Extension),
+        _ => Opinion::NotOurs(Reason::OtherProtocol),
+    }
+}
+
+/// The IP packet was whole, so a header that has no room contradicts it.
+fn tcp((from, to): (IpAddr, IpAddr), payload: &[u8]) -> Opinion {
+    let Ok(tcp) = TcpSlice::from_slice(payload) else {
+        return Opinion::Malformed(Reason::MalformedTransport);
+    };
+    let flags = [tcp.fin(), tcp.syn(), tcp.rst(), tcp.psh(), tcp.ack()];
+    Opinion::Flow(Seen {
+        from: SocketAddr::new(from, tcp.source_port()),
+        to: SocketAddr::new(to, tcp.destination_port()),
+        protocol: ip_number::TCP.0,
+        flags: (0..).zip(flags).map(|(bit, set)| u8::from(set) << bit).sum(),
+        length: tcp.slice().len(),
+        checksum: tcp.checksum(),
+    })
+}
+
+fn udp((from, to): (IpAddr, IpAddr), payload: &[u8]) -> Opinion {
+    match UdpSlice::from_slice(payload) {
+        // A length of 0 is for jumbograms only (RFC 2675, section 4), which etherparse does not ask for.
+        Ok(udp) if udp.length() != 0 => Opinion::Flow(Seen {
+            from: SocketAddr::new(from, udp.source_port()),
+            to: SocketAddr::new(to, udp.destination_port()),
+            protocol: ip_number::UDP.0,
+            flags: 0,
+            length: udp.slice().len(),
+            checksum: udp.checksum(),
+        }),
+        _ => Opinion::Malformed(Reason::MalformedTransport),
+    }
+}
