@@ -8,8 +8,10 @@ use std::fmt::Write;
 use std::path::Path;
 use std::{env, fs};
 
+use lb_common::abi::names;
 use lb_tests::kernel::Kernel;
 use lb_tests::require;
+use lb_userspace::dataplane::load::switched_off;
 
 /// Budget by name of the number, by name of the program.
 type Budgets = BTreeMap<String, BTreeMap<String, u32>>;
@@ -66,6 +68,25 @@ fn file(measured: &Budgets) -> String {
         }
     }
     text
+}
+
+/// Also the first thing that `cargo xtask kernels` runs on a kernel, and reads the marked lines of.
+#[test]
+fn the_kernel_takes_every_program() {
+    if !require::root() {
+        return;
+    }
+    let costs = Kernel::open().dataplane.costs().expect("the kernel tells about its programs");
+    let loaded: Vec<_> = costs.iter().map(|cost| cost.program).collect();
+    assert_eq!(loaded, names::PROGRAMS);
+    for cost in &costs {
+        if let Some(instructions) = cost.verified_instructions {
+            println!("lb-guest: verified {} {instructions}", cost.program);
+        }
+    }
+    for feature in switched_off() {
+        println!("lb-guest: off {feature}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod kernels;
 mod setup;
 mod shell;
 mod test;
@@ -62,6 +63,17 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<OsString>,
     },
+    /// Boot Debian's kernels, old and new, in guests; load the programs and run the packet tests there
+    Kernels {
+        /// Which, such as 6.1; without any: Debian's stable ones and the newest
+        series: Vec<kernels::Series>,
+        /// Only packet tests with this in their name
+        #[arg(long, value_name = "TEXT")]
+        test: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// What a change must pass: format, lints, documentation, tests, licences, tidiness
     Ci,
     /// Check that documents name what the code has, and that files stay short
@@ -83,6 +95,7 @@ fn main() -> ExitCode {
             let all: Vec<OsString> = json.into_iter().chain(rounds).chain(arguments).collect();
             if peers { bench::peers(&all) } else { bench::run(&all) }
         }
+        Task::Kernels { series, test, json } => kernels::run(&series, test.as_deref(), json),
         Task::Ci => ci::run(),
         Task::Tidy => tidy::run(),
     };

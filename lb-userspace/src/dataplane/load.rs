@@ -251,10 +251,7 @@ fn load_programs(pins: &Pins, found: &Found, log_drops: bool) -> Result<Ebpf, Op
     for (name, entries) in &found.entries {
         loader.map_pin_path(name, pins.map(name)).map_max_entries(name, *entries / chunk::of(name));
     }
-    // What cannot be found out is taken for missing.
-    let coarse_clock = u32::from(
-        is_helper_supported(ProgramType::Xdp, BpfHelper::BPF_FUNC_ktime_get_coarse_ns).unwrap_or(false),
-    );
+    let coarse_clock = u32::from(has_coarse_clock());
     let level: u8 = if log_drops { log::Level::Debug as u8 } else { 0 };
     loader
         .override_global(aya_log::LEVEL, &level, true)
@@ -267,6 +264,17 @@ fn load_programs(pins: &Pins, found: &Found, log_drops: bool) -> Result<Ebpf, Op
         load_one(&mut ebpf, name).map_err(Box::new)?;
     }
     Ok(ebpf)
+}
+
+/// Whether programs may use the clock that is cheap to read. What cannot be found out is taken for missing.
+fn has_coarse_clock() -> bool {
+    is_helper_supported(ProgramType::Xdp, BpfHelper::BPF_FUNC_ktime_get_coarse_ns).unwrap_or(false)
+}
+
+/// What the programs do without on this kernel, for people.
+pub fn switched_off() -> Vec<&'static str> {
+    let coarse_clock = "the coarse clock (bpf_ktime_get_coarse_ns, 5.11): the exact one is read";
+    if has_coarse_clock() { Vec::new() } else { vec![coarse_clock] }
 }
 
 fn load_one<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, LoadError> {

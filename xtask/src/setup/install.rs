@@ -49,7 +49,9 @@ pub(super) fn packages(wanted: &[&str], missing: &[Finding]) -> Result<()> {
     forbid_daemons()?;
     let mut words = vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-q"];
     words.extend(["--no-install-recommends", "-o", "Dpkg::Use-Pty=0"]);
-    words.extend(&names);
+    let names: Vec<_> = names.into_iter().map(version_on_offer).collect();
+    words.push("--allow-downgrades");
+    words.extend(names.iter().map(String::as_str));
     let installed = step(&mut as_root(&words)?);
     repair()?;
     installed?;
@@ -74,6 +76,29 @@ fn available(names: &str) -> Result<&str> {
                 names.replace('|', " or ")
             )
         })
+}
+
+/// A package that is installed in a version that no source has any more is named with the one that they have: apt would
+/// keep it and refuse what must match it.
+fn version_on_offer(name: &str) -> String {
+    let words = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).arg(name).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let offered = words("apt-cache", &["madison"]).unwrap_or_default();
+    let installed = words("dpkg-query", &["--show", "--showformat", "${Version}"]).unwrap_or_default();
+    pinned(name, installed.trim(), &offered)
+}
+
+/// `name`, or `name=version` where `madison`'s list of versions on offer, newest first, lacks the installed one.
+fn pinned(name: &str, installed: &str, madison: &str) -> String {
+    let mut versions = madison.lines().filter_map(|line| line.split('|').nth(1)).map(str::trim);
+    match versions.clone().next() {
+        Some(newest) if !installed.is_empty() && !versions.any(|version| version == installed) => {
+            format!("{name}={newest}")
+        }
+        _ => name.to_owned(),
+    }
 }
 
 /// Packages do not start their daemons until [`repair`]. Rules that somebody else made stay theirs.
@@ -123,4 +148,18 @@ fn step(command: &mut Command) -> Result<()> {
     eprintln!("setup: {}", text(command));
     // Progress, like all that is said here: what a task prints, like the bench's JSON, stays alone.
     run(command.stdout(io::stderr()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pinned;
+
+    #[test]
+    fn a_package_from_nowhere_is_asked_for_in_a_version_that_is_on_offer() {
+        let madison = "tool | 1:7.2-2 | a source\ntool | 1:7.2-1 | another source\n";
+        assert_eq!(pinned("tool", "1:10.0-1~bpo12", madison), "tool=1:7.2-2");
+        assert_eq!(pinned("tool", "1:7.2-1", madison), "tool");
+        assert_eq!(pinned("tool", "", madison), "tool");
+        assert_eq!(pinned("tool", "1.0", ""), "tool");
+    }
 }

@@ -30,6 +30,7 @@ impl Machine for ThisMachine {
             },
             Thing::BpfClippy => bpf_clippy().map(|_| "clippy for BPF".into()),
             Thing::NginxStream => nginx_stream().then(|| "nginx stream".into()),
+            Thing::StaticBusybox => static_busybox().then(|| "static busybox".into()),
             Thing::Component(name) => component(name).map(|_| format!("cargo {name}")),
             Thing::Bpffs => {
                 let mounted = statfs(BPFFS).is_ok_and(|about| about.filesystem_type() == BPF_FS_MAGIC);
@@ -52,6 +53,15 @@ fn nginx_stream() -> bool {
         Some(text.split_whitespace().any(|word| word == "--with-stream"))
     };
     Path::new(STREAM_MODULE).is_file() || built_in().unwrap_or(false)
+}
+
+/// Whether busybox is the one of busybox-static: Debian's other one has the same name and needs libraries.
+fn static_busybox() -> bool {
+    let needs_none = || {
+        let output = Command::new("ldd").arg(program("busybox")?).output().ok()?;
+        Some(!output.status.success())
+    };
+    needs_none().unwrap_or(false)
 }
 
 /// A compiler for BPF that has clippy too: the one that builds, else Debian's.

@@ -13,6 +13,8 @@ pub(crate) enum Group {
     Check,
     /// `cargo xtask bench --peers`, and nothing else.
     Peers,
+    /// `cargo xtask kernels`, and nothing else.
+    Guests,
 }
 
 impl Group {
@@ -27,6 +29,7 @@ impl fmt::Display for Group {
             Self::Test => "test",
             Self::Check => "check",
             Self::Peers => "compare",
+            Self::Guests => "boot other kernels",
         })
     }
 }
@@ -44,6 +47,8 @@ pub(crate) enum Thing {
     BpfClippy,
     /// The `stream` module of nginx.
     NginxStream,
+    /// A busybox that needs no libraries.
+    StaticBusybox,
     /// A component of the compiler for the host: clippy, fmt.
     Component(&'static str),
     /// The file system that pinned programs and maps live in, mounted.
@@ -130,6 +135,19 @@ const NEEDS: &[Need] = &[
         why: "a balancer to compare with",
         remedy: Remedy::Packages(&["libnginx-mod-stream"]),
     },
+    // qemu-utils of another version would keep the emulator from being installed.
+    tool("qemu-system-x86_64", "the machine that other kernels run on", &["qemu-system-x86", "qemu-utils"])
+        .only(Group::Guests),
+    Need {
+        group: Group::Guests,
+        thing: Thing::StaticBusybox,
+        name: "a static busybox",
+        why: "everything in a guest but the tests",
+        remedy: Remedy::Packages(&["busybox-static"]),
+    },
+    tool("cpio", "packs what a guest starts from", &["cpio"]).only(Group::Guests),
+    tool("depmod", "knows which kernel module needs which", &["kmod"]).only(Group::Guests),
+    tool("xz", "unpacks kernel modules", &["xz-utils"]).only(Group::Guests),
     Need {
         group: Group::Check,
         thing: Thing::Component("fmt"),
@@ -213,7 +231,7 @@ mod tests {
     #[test]
     fn a_ready_machine_lacks_nothing() {
         assert_eq!(missing(&Without(&[]), &Group::ALL), []);
-        assert_eq!(findings(&Without(&[]), &Group::ALL).len() + PEERS, NEEDS.len());
+        assert_eq!(findings(&Without(&[]), &Group::ALL).len() + PEERS + GUESTS, NEEDS.len());
     }
 
     #[test]
@@ -242,6 +260,8 @@ mod tests {
 
     /// Lines of the table that are there for the comparison.
     const PEERS: usize = 3;
+    /// Lines of the table that are there for other kernels.
+    const GUESTS: usize = 5;
 
     #[test]
     fn other_balancers_come_only_with_the_comparison() {
@@ -249,6 +269,14 @@ mod tests {
             Without(&[Thing::Program("wrk"), Thing::Program("haproxy"), Thing::NginxStream]);
         assert_eq!(missing(&NO_PEERS, &Group::ALL), []);
         assert_eq!(missing(&NO_PEERS, &[Group::Peers]).len(), PEERS);
+    }
+
+    #[test]
+    fn the_emulator_comes_only_with_other_kernels_and_brings_its_companion() {
+        const NO_EMULATOR: Without = Without(&[Thing::Program("qemu-system-x86_64")]);
+        assert_eq!(missing(&NO_EMULATOR, &Group::ALL), []);
+        let remedy = Remedy::Packages(&["qemu-system-x86", "qemu-utils"]);
+        assert_eq!(missing(&NO_EMULATOR, &[Group::Guests]), [remedy]);
     }
 
     #[test]
