@@ -36,8 +36,10 @@ struct Captured {
 
 /// Every Ethernet frame of every capture. What is not Ethernet is told.
 fn captured(directory: &Path) -> Vec<Captured> {
-    let mut paths: Vec<_> =
-        fs::read_dir(directory).unwrap().map(|entry| entry.expect("a directory's entry").path()).collect();
+    let mut paths: Vec<_> = fs::read_dir(directory)
+        .expect("a directory")
+        .map(|entry| entry.expect("a directory's entry").path())
+        .collect();
     paths.retain(|path| path.extension().is_some_and(|kind| kind == "pcap" || kind == "pcapng"));
     paths.sort();
     let (mut all, mut others) = (Vec::new(), BTreeMap::new());

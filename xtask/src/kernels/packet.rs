@@ -41,7 +41,7 @@ pub(super) fn build() -> Result<PathBuf> {
 fn executable(messages: &str) -> Option<PathBuf> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let tests = messages.filter(|message| message["target"]["name"] == "packet");
-    tests.filter_map(|message| Some(message["executable"].as_str()?.into())).last()
+    tests.rev().find_map(|message| Some(message["executable"].as_str()?.into()))
 }
 
 /// What the tests are started with.
