@@ -66,23 +66,23 @@ pub(crate) fn show() {
     report(&Group::ALL);
 }
 
-/// Prints what is there and what is missing; returns the latter.
+/// Says what is there and what is missing, on stderr like all progress: a task may print JSON. Returns the latter.
 fn report(groups: &[Group]) -> Vec<Finding> {
     let found = findings(&ThisMachine, groups);
     for group in groups {
         let of_group = || found.iter().filter(|finding| finding.need.group == *group);
         let there: Vec<_> = of_group().filter_map(|finding| finding.there.as_deref()).collect();
         if !there.is_empty() {
-            println!("setup: to {group}, already there: {}", there.join(", "));
+            eprintln!("setup: to {group}, already there: {}", there.join(", "));
         }
         for finding in of_group().filter(|finding| finding.there.is_none()) {
             let Finding { need, .. } = finding;
-            println!("setup: to {group}, missing: {} ({}); comes from {}", need.name, need.why, need.remedy);
+            eprintln!("setup: to {group}, missing: {} ({}); comes from {}", need.name, need.why, need.remedy);
         }
     }
     let missing: Vec<_> = found.into_iter().filter(|finding| finding.there.is_none()).collect();
     if missing.is_empty() {
-        println!("setup: nothing to install");
+        eprintln!("setup: nothing to install");
     }
     missing
 }
