@@ -158,11 +158,11 @@ impl Tables for HostTables {
     fn service_mask(&self) -> u32 {
         self.services.len() as u32 - 1
     }
-    fn ring_line(&self, first: u32, line: u32) -> Option<&RingLine> {
-        self.rings.get(first as usize + line as usize)
+    fn ring_line(&self, line: u32) -> Option<&RingLine> {
+        self.rings.get(line as usize)
     }
-    fn backend(&self, first: u32, index: u32) -> Option<&BackendEntry> {
-        self.backends.get(first as usize + index as usize)
+    fn backend(&self, index: u32) -> Option<&BackendEntry> {
+        self.backends.get(index as usize)
     }
     fn reverse(&self, place: u32) -> Option<&ReverseEntry> {
         self.reverse.get(place as usize)

@@ -24,10 +24,10 @@ pub trait Tables {
     fn service(&self, place: u32) -> Option<&ServiceEntry>;
     /// Size of `SERVICES` minus one.
     fn service_mask(&self) -> u32;
-    /// A line of the ring that begins at the line `first` of `RINGS`.
-    fn ring_line(&self, first: u32, line: u32) -> Option<&RingLine>;
-    /// An entry of the block that begins at the entry `first` of `BACKENDS`.
-    fn backend(&self, first: u32, index: u32) -> Option<&BackendEntry>;
+    /// A line of `RINGS`.
+    fn ring_line(&self, line: u32) -> Option<&RingLine>;
+    /// An entry of `BACKENDS`.
+    fn backend(&self, index: u32) -> Option<&BackendEntry>;
     /// `REVERSE` at a place, empty or not.
     fn reverse(&self, place: u32) -> Option<&ReverseEntry>;
     /// Size of `REVERSE` minus one.

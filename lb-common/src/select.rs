@@ -70,7 +70,7 @@ pub struct Choice<'a> {
 #[inline(always)]
 pub fn select<'a, T: Tables>(tables: &'a T, service: &ServiceEntry, packet: &Packet) -> Option<Choice<'a>> {
     let place = hash::slot(packet.hash(service.seed), service.slots);
-    let line = tables.ring_line(service.ring, place / ring::SLOTS_PER_LINE)?;
+    let line = tables.ring_line(service.ring.wrapping_add(place / ring::SLOTS_PER_LINE))?;
     let slot = Slot(line.slots[(place % ring::SLOTS_PER_LINE) as usize]);
     tables.note(|report| {
         report.slot = place;
@@ -269,7 +269,7 @@ fn entry<'a, T: Tables>(tables: &'a T, service: &ServiceEntry, index: u16) -> Op
     if index as u32 >= service.capacity {
         return None;
     }
-    let backend = tables.backend(service.backends, index as u32)?;
+    let backend = tables.backend(service.backends.wrapping_add(index as u32))?;
     tables.note(|report| report.backend = index as u32);
     Some(backend)
 }

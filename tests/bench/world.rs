@@ -206,24 +206,20 @@ impl World {
         Ok(self.balance.fd()?)
     }
 
-    /// Packets that left for a reason, all services together, and packets that backends were counted for.
-    pub(crate) fn counted(&self, reason: Reason) -> Result<(u64, u64)> {
+    /// Packets that left for a reason, all services together: as backends counted them, where they do.
+    pub(crate) fn counted(&self, reason: Reason) -> Result<u64> {
+        if reason.counted_by_backends() {
+            let backends = self.counters.backends()?;
+            return Ok(backends
+                .iter()
+                .map(|b| if reason == Reason::Returned { b.back_packets } else { b.packets })
+                .sum());
+        }
         let mut packets = 0;
         for row in 0..self.counters.reason_rows() {
             packets += self.counters.reasons(row)?[reason as usize];
         }
-        for service in self.control.tables.services.iter() {
-            let block = service.backends..service.backends + service.capacity;
-            let entries = block.filter_map(|index| self.control.tables.backends.get(index));
-            packets += self.counters.service(&service, entries)?[reason as usize];
-            packets -= self.counters.reasons(service.id)?[reason as usize];
-        }
-        let backends = self.counters.backends()?;
-        let counted = match reason {
-            Reason::Returned => backends.iter().map(|b| b.back_packets).sum(),
-            _ => backends.iter().map(|b| b.packets).sum(),
-        };
-        Ok((packets, counted))
+        Ok(packets)
     }
 }
 

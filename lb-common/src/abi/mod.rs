@@ -37,7 +37,7 @@ pub use route::RouteEntry;
 pub use service::ServiceEntry;
 pub use settings::Settings;
 
-/// Layout of everything in this module. A change of any type raises it; pins of another schema are migrated, never
+/// Layout of everything in this module. A change of any type raises it; pins of another schema are left alone, never
 /// reinterpreted: the number is part of the pin directory's name.
 pub const SCHEMA: u32 = 2;
 
@@ -161,11 +161,6 @@ impl Key {
     #[must_use]
     pub const fn alone(self) -> Self {
         Self { tag: self.tag & !tag::MORE, ..self }
-    }
-
-    /// The interface of a neighbour's key.
-    pub const fn ifindex(&self) -> u32 {
-        self.tag & tag::INDEX
     }
 
     /// The address's last word and the tag: all of an IPv4 key.

@@ -36,14 +36,12 @@ pub fn parse<F: Frame + ?Sized>(frame: &F) -> Parsed {
     }
     let ends = Ends { family: Family::V4, src: Addr::v4(word(ip, 12)), dst: Addr::v4(word(ip, 16)) };
     let length = total - LEN as u16;
-    // One by one: of a `match` the compiler makes a search, in which the most frequent come last.
-    if ip[9] == TCP {
-        return transport::tcp(frame, ends, TRANSPORT, length);
+    match ip[9] {
+        TCP => transport::tcp(frame, ends, TRANSPORT, length),
+        UDP => transport::udp(frame, ends, TRANSPORT, length),
+        ICMP => Parsed::NotOurs(Reason::Icmp),
+        _ => Parsed::NotOurs(Reason::OtherProtocol),
     }
-    if ip[9] == UDP {
-        return transport::udp(frame, ends, TRANSPORT, length);
-    }
-    Parsed::NotOurs(if ip[9] == ICMP { Reason::Icmp } else { Reason::OtherProtocol })
 }
 
 /// A first byte other than "version 4, five words".

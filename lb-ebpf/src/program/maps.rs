@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_
 use aya_ebpf::macros::btf_map;
 use lb_common::abi::{
     BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, NeighbourEntry, ReasonCounters, Report,
-    ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, event, limits, limits::chunk, settings,
+    ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, event, limits, settings,
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::pipeline::{Hop, Tables};
@@ -17,16 +17,13 @@ use lb_common::reason::Reason;
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map]
-static SERVICES: Array<chunk::Services, { elements(limits::SERVICES, chunk::SERVICES) }, MAPPED> =
-    Array::new();
+static SERVICES: Array<ServiceEntry, { limits::SERVICES as usize }, MAPPED> = Array::new();
 #[btf_map]
-static RINGS: Array<chunk::RingLines, { elements(limits::RING_LINES, chunk::RING_LINES) }, MAPPED> =
-    Array::new();
+static RINGS: Array<RingLine, { limits::RING_LINES as usize }, MAPPED> = Array::new();
 #[btf_map]
-static BACKENDS: Array<chunk::Backends, { elements(limits::BACKENDS, chunk::BACKENDS) }, MAPPED> =
-    Array::new();
+static BACKENDS: Array<BackendEntry, { limits::BACKENDS as usize }, MAPPED> = Array::new();
 #[btf_map]
-static REVERSE: Array<chunk::Reverse, { elements(limits::REVERSE, chunk::REVERSE) }, MAPPED> = Array::new();
+static REVERSE: Array<ReverseEntry, { limits::REVERSE as usize }, MAPPED> = Array::new();
 #[btf_map]
 static FILTER: Array<Filter, 1, MAPPED> = Array::new();
 #[btf_map]
@@ -59,18 +56,6 @@ static SERVICE_MASK: Global<u32> = Global::new(limits::SERVICES - 1);
 static REVERSE_MASK: Global<u32> = Global::new(limits::REVERSE - 1);
 #[unsafe(no_mangle)]
 static NEIGHBOUR_MASK: Global<u32> = Global::new(limits::NEIGHBOURS - 1);
-
-/// Elements of a map whose elements hold `chunk` of its entries.
-const fn elements(entries: u32, chunk: u32) -> usize {
-    (entries / chunk) as usize
-}
-
-/// The element that holds a place of a two-choice table. Of small tables it is the only one, whatever the place: the mask
-/// is a constant to the verifier, which takes the other case out.
-#[inline(always)]
-fn element(place: u32, mask: u32, chunk: u32) -> u32 {
-    if mask < chunk { 0 } else { place / chunk }
-}
 
 /// Whether the kernel has `bpf_ktime_get_coarse_ns` (5.11), set by the agent when it loads: a constant to the verifier.
 #[unsafe(no_mangle)]
@@ -118,27 +103,23 @@ pub(super) fn clear_report() {
 impl<const MODE: u32> Tables for Maps<MODE> {
     #[inline(always)]
     fn service(&self, place: u32) -> Option<&ServiceEntry> {
-        let chunk = SERVICES.get(element(place, self.service_mask(), chunk::SERVICES))?;
-        Some(&chunk[(place % chunk::SERVICES) as usize])
+        SERVICES.get(place)
     }
     #[inline(always)]
     fn service_mask(&self) -> u32 {
         SERVICE_MASK.load()
     }
     #[inline(always)]
-    fn ring_line(&self, first: u32, line: u32) -> Option<&RingLine> {
-        let chunk = RINGS.get(first / chunk::RING_LINES)?;
-        Some(&chunk[(first.wrapping_add(line) % chunk::RING_LINES) as usize])
+    fn ring_line(&self, line: u32) -> Option<&RingLine> {
+        RINGS.get(line)
     }
     #[inline(always)]
-    fn backend(&self, first: u32, index: u32) -> Option<&BackendEntry> {
-        let chunk = BACKENDS.get(first / chunk::BACKENDS)?;
-        Some(&chunk[(first.wrapping_add(index) % chunk::BACKENDS) as usize])
+    fn backend(&self, index: u32) -> Option<&BackendEntry> {
+        BACKENDS.get(index)
     }
     #[inline(always)]
     fn reverse(&self, place: u32) -> Option<&ReverseEntry> {
-        let chunk = REVERSE.get(element(place, self.reverse_mask(), chunk::REVERSE))?;
-        Some(&chunk[(place % chunk::REVERSE) as usize])
+        REVERSE.get(place)
     }
     #[inline(always)]
     fn reverse_mask(&self) -> u32 {
@@ -212,7 +193,7 @@ impl<const MODE: u32> Tables for Maps<MODE> {
 
     #[inline(always)]
     fn now(&self) -> u64 {
-        // The time of the last tick is enough, and costs a sixth.
+        // The time of the last tick is enough, and costs less.
         // SAFETY: both take nothing and always answer.
         unsafe { if COARSE_CLOCK.load() != 0 { bpf_ktime_get_coarse_ns() } else { bpf_ktime_get_ns() } }
     }

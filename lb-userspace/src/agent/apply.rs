@@ -87,3 +87,24 @@ fn one_stretch(tables: &mut Tables, steps: &[Step]) -> Result<(), ApplyError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::Sizes;
+    use crate::dataplane::tables::Grace;
+    use std::cell::Cell;
+
+    thread_local! {
+        static WAITS: Cell<u32> = const { Cell::new(0) };
+    }
+
+    #[test]
+    fn a_step_that_waits_for_packets_waits() {
+        let mut tables =
+            Tables::in_memory(&Sizes { services: 2, reverse: 2, neighbours: 2, ..Sizes::default() });
+        tables.grace = Grace::Told(|| WAITS.set(WAITS.get() + 1));
+        to_tables(&mut tables, &[Step::Grace]).unwrap();
+        assert_eq!(WAITS.get(), 1);
+    }
+}

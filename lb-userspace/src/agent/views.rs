@@ -17,7 +17,7 @@ use crate::health::Target;
 use crate::model::{Admin, Backend, Desired, Health, Service};
 use crate::net::format_mac;
 use crate::plan::{Plan, Share, Step};
-use lb_common::abi::{BackendCounters, BackendEntry, ServiceEntry};
+use lb_common::abi::BackendCounters;
 use lb_common::reason::Reason;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -322,16 +322,11 @@ impl Core {
         }
     }
 
-    /// The entries of a service's backends, used or not.
-    fn block(&self, service: &ServiceEntry) -> impl Iterator<Item = BackendEntry> + '_ {
-        let block = service.backends..service.backends + service.capacity;
-        block.filter_map(|n| self.tables.backends.get(n))
-    }
-
     /// What the kernel counted for the backends of a service.
     fn rows(&self, service: &Service) -> BTreeMap<SocketAddr, BackendCounters> {
         let Some(entry) = self.installed(service) else { return BTreeMap::new() };
-        let used = self.block(&entry).filter(|b| b.generation != 0);
+        let block = entry.backends..entry.backends + entry.capacity;
+        let used = block.filter_map(|n| self.tables.backends.get(n)).filter(|b| b.generation != 0);
         used.filter_map(|b| {
             let address = SocketAddr::new(b.addr.into(), u16::from_be(b.port));
             Some((address, self.counters.backend(b.counters).ok()?))
@@ -365,12 +360,13 @@ impl Core {
             for backend in &backends {
                 total += backend.counters;
             }
+            let counted = self.counters.service(entry.id, total.packets, total.back_packets);
             services.push(ServiceStatsView {
                 name: service.name.clone(),
                 id: entry.id,
                 counters: total,
                 backends,
-                reasons: reasons(&self.counters.service(&entry, self.block(&entry)).map_err(failed)?),
+                reasons: reasons(&counted.map_err(failed)?),
             });
         }
         let global = self.counters.reasons(0).map_err(failed)?;

@@ -285,6 +285,14 @@ mod tests {
     }
 
     #[test]
+    fn what_the_program_may_be_late_by_is_no_silence() {
+        let (_, _, value) = entry(Memory::Flows, 1000, 0, 7);
+        let late = 7 + 30 * SECOND + REFRESH_NS + CLOCK_LAG_NS;
+        let timeout = Duration::from_secs(30);
+        assert!(!expired(&value, timeout, late) && expired(&value, timeout, late + 1));
+    }
+
+    #[test]
     fn an_open_window_is_never_untracked() {
         let (mut tables, _, timeouts) = lab(Slot::new(1, true, 0));
         let mut windows = Windows::adopt(&tables, 0);

@@ -65,7 +65,7 @@ impl Session {
                 total += counted;
                 views.push(BackendStatsView { address: address(backend), counters: counted });
             }
-            let reasons = reasons_view(&counters.service(&entry, block(&backends, &entry).iter().copied())?);
+            let reasons = reasons_view(&counters.service(entry.id, total.packets, total.back_packets)?);
             services.push(ServiceStatsView { name, id: entry.id, counters: total, backends: views, reasons });
         }
         if let (Some(only), true) = (only, services.is_empty()) {

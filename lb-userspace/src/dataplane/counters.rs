@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use lb_common::abi::counter::REASON_SLOTS;
-use lb_common::abi::{BackendCounters, BackendEntry, ReasonCounters, ServiceEntry, names};
+use lb_common::abi::{BackendCounters, ReasonCounters, names};
 use lb_common::reason::Reason;
 
 use super::maps::{Maps, MapsError};
@@ -107,22 +107,15 @@ impl Counters {
         Ok(sum)
     }
 
-    /// How many packets of a service left for each reason, over all CPUs, whose backends stand in these entries.
+    /// How many packets of a service left for each reason, over all CPUs: its row of `REASONS`, and what its backends, those
+    /// that are gone too, counted in all: packets towards them, and back.
     ///
     /// # Errors
     /// There is no such row.
-    pub fn service(
-        &self,
-        service: &ServiceEntry,
-        backends: impl IntoIterator<Item = BackendEntry>,
-    ) -> Result<[u64; REASON_SLOTS], MapsError> {
-        let mut reasons = self.reasons(service.id)?;
-        let rows = backends.into_iter().filter(|b| b.generation != 0).map(|b| b.counters);
-        for row in rows.chain([service.past]) {
-            let counted = self.backend(row)?;
-            reasons[Reason::Forwarded as usize] += counted.packets;
-            reasons[Reason::Returned as usize] += counted.back_packets;
-        }
+    pub fn service(&self, row: u32, towards: u64, back: u64) -> Result<[u64; REASON_SLOTS], MapsError> {
+        let mut reasons = self.reasons(row)?;
+        reasons[Reason::Forwarded as usize] = towards;
+        reasons[Reason::Returned as usize] = back;
         Ok(reasons)
     }
 

@@ -11,7 +11,6 @@ use aya::sys::{BpfHelper, is_helper_supported};
 
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::programs::XdpAttachType;
-use lb_common::abi::limits::chunk;
 use lb_common::abi::names;
 
 use super::layout::{self, Layout, WrongLayout};
@@ -130,7 +129,7 @@ impl Dataplane {
         let build = object::build()?;
         let pins = Pins::new(&options.pins);
         let lock = pins.prepare()?;
-        let found = check_maps(&pins, &needed, &options.sizes.in_chunks())?;
+        let found = check_maps(&pins, &needed, &options.sizes)?;
         let unknown = pins.unknown()?;
 
         // With and without logs the programs differ: they are two builds.
@@ -200,14 +199,14 @@ fn check_maps(
             let layout = Layout::of(&info).map_err(look(&path))?;
             layout::compare(name, &path, layout, *needed, asked.is_some())?;
             found.existing += 1;
-            let has = layout.max_entries * chunk::of(name);
+            let has = layout.max_entries;
             if let Some(asked) = asked.filter(|asked| *asked != has) {
                 found.kept.push(KeptSize { table: name, asked, has });
             }
             has
         } else {
             found.missing.push(name);
-            asked.unwrap_or(needed.max_entries * chunk::of(name))
+            asked.unwrap_or(needed.max_entries)
         };
         found.entries.insert(name, entries);
     }
@@ -249,7 +248,7 @@ fn load_programs(pins: &Pins, found: &Found, log_drops: bool) -> Result<Ebpf, Op
         [names::SERVICES, names::REVERSE, names::NEIGHBOURS].map(|name| entries(name).wrapping_sub(1));
     let mut loader = EbpfLoader::new();
     for (name, entries) in &found.entries {
-        loader.map_pin_path(name, pins.map(name)).map_max_entries(name, *entries / chunk::of(name));
+        loader.map_pin_path(name, pins.map(name)).map_max_entries(name, *entries);
     }
     let coarse_clock = u32::from(has_coarse_clock());
     let level: u8 = if log_drops { log::Level::Debug as u8 } else { 0 };

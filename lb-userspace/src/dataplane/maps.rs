@@ -3,7 +3,6 @@
 use std::io;
 
 use aya::maps::{Map, MapData, MapError};
-use lb_common::abi::limits::chunk;
 use lb_common::abi::{
     BackendEntry, NeighbourEntry, Plain, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, names,
 };
@@ -112,12 +111,11 @@ impl Maps {
     fn region<T: Plain>(&self, name: &'static str, writable: bool) -> Result<Region<T>, MapsError> {
         let map = self.open(name)?;
         let info = map.info().map_err(MapsError::refused(name))?;
-        let chunk = chunk::of(name);
-        let known = size_of::<T>() * chunk as usize;
+        let known = size_of::<T>();
         if info.value_size() as usize != known {
             return Err(MapsError::WrongValue { name, found: info.value_size(), known });
         }
-        Region::of_map(name, map.fd().as_fd(), info.max_entries().saturating_mul(chunk), writable)
+        Region::of_map(name, map.fd().as_fd(), info.max_entries(), writable)
             .map_err(|source| MapsError::Mmap { name, source })
     }
 

@@ -72,8 +72,8 @@ pub fn layouts() -> Result<BTreeMap<&'static str, Layout>, ObjectError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lb_common::abi::limits::{self, chunk};
-    use lb_common::abi::{FlowKey, FlowValue};
+    use lb_common::abi::limits;
+    use lb_common::abi::{BackendEntry, FlowKey, FlowValue, RingLine};
 
     #[test]
     fn the_object_holds_what_the_names_say() {
@@ -81,9 +81,9 @@ mod tests {
         let rings = layouts[names::RINGS];
         assert_eq!(
             (rings.value_size as usize, rings.max_entries),
-            (size_of::<chunk::RingLines>(), limits::RING_LINES / chunk::RING_LINES)
+            (size_of::<RingLine>(), limits::RING_LINES)
         );
-        assert_eq!(layouts[names::BACKENDS].value_size as usize, size_of::<chunk::Backends>());
+        assert_eq!(layouts[names::BACKENDS].value_size as usize, size_of::<BackendEntry>());
         let flows = layouts[names::FLOWS];
         assert_eq!(
             (flows.key_size as usize, flows.value_size as usize),

@@ -1,10 +1,8 @@
 //! How large the tables are: chosen when they are created, afterwards the pinned ones decide.
 
-use lb_common::abi::limits::{self, chunk};
-use lb_common::abi::names;
+use lb_common::abi::{limits, names};
 
-/// Entries of every table whose size is an option. The defaults stand in [`lb_common::abi::limits`]; tables are made in
-/// whole [chunks](chunk), so they may come out larger.
+/// Entries of every table whose size is an option. The defaults stand in [`lb_common::abi::limits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// Entries of `SERVICES`, a power of two.
@@ -77,22 +75,6 @@ impl Sizes {
         ]
     }
 
-    /// The sizes of what is made.
-    #[must_use]
-    pub fn in_chunks(mut self) -> Self {
-        for (size, table) in [
-            (&mut self.services, names::SERVICES),
-            (&mut self.ring_lines, names::RINGS),
-            (&mut self.backends, names::BACKENDS),
-            (&mut self.reverse, names::REVERSE),
-        ] {
-            let chunk = chunk::of(table);
-            // Beyond the largest multiple, what was asked for is refused by the kernel.
-            *size = size.checked_next_multiple_of(chunk).unwrap_or(u32::MAX / chunk * chunk);
-        }
-        self
-    }
-
     /// Sets the size of a table by the map's name.
     ///
     /// # Errors
@@ -137,17 +119,6 @@ mod tests {
     #[test]
     fn the_defaults_can_be_made() {
         assert_eq!(Sizes::default().check(), Ok(()));
-    }
-
-    #[test]
-    fn tables_are_made_in_whole_chunks() {
-        assert_eq!(Sizes::default().in_chunks(), Sizes::default());
-        let sizes =
-            Sizes { services: 2, ring_lines: 65_537, backends: 40_000, reverse: 65_536, ..Sizes::default() };
-        let made = sizes.in_chunks();
-        assert_eq!((made.services, made.ring_lines), (1024, 131_072));
-        assert_eq!((made.backends, made.reverse), (65_536, 65_536));
-        assert!(made.services.is_power_of_two() && made.reverse.is_power_of_two());
     }
 
     #[test]

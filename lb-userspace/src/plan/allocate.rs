@@ -3,7 +3,6 @@
 use super::PlanError;
 use crate::dataplane::Sizes;
 use crate::dataplane::tables::Tables;
-use lb_common::abi::limits::chunk;
 use lb_common::abi::{Key, ServiceEntry, ring};
 use std::collections::{BTreeSet, HashSet};
 
@@ -32,15 +31,14 @@ impl Spans {
         self.0.iter().map(|(_, len)| len).sum()
     }
 
-    /// Takes the first gap that is long enough, without a [chunk's](chunk) border in it.
-    fn take(&mut self, len: u32, size: u32, chunk: u32) -> Option<u32> {
-        let fit = |at: u32| if at % chunk + len <= chunk { at } else { at.next_multiple_of(chunk) };
+    /// Takes the first gap that is long enough.
+    fn take(&mut self, len: u32, size: u32) -> Option<u32> {
         let mut at = 0;
         for (start, used) in &self.0 {
-            if *start >= at && start - at >= len {
+            if start - at >= len {
                 break;
             }
-            at = fit(start + used);
+            at = start + used;
         }
         if size.saturating_sub(at) < len {
             return None;
@@ -101,7 +99,7 @@ impl<'a> Allocator<'a> {
     /// Lines for a ring.
     pub(super) fn ring(&mut self, service: &str, slots: u32) -> Result<u32, PlanError> {
         let (size, wanted) = (self.sizes.ring_lines, ring::lines(slots));
-        self.lines.take(wanted, size, chunk::RING_LINES).ok_or_else(|| PlanError::Full {
+        self.lines.take(wanted, size).ok_or_else(|| PlanError::Full {
             what: "the table of rings",
             service: service.into(),
             used: self.lines.used(),
@@ -114,7 +112,7 @@ impl<'a> Allocator<'a> {
     /// A block of backends.
     pub(super) fn backends(&mut self, service: &str, capacity: u32) -> Result<u32, PlanError> {
         let size = self.sizes.backends;
-        self.backends.take(capacity, size, chunk::BACKENDS).ok_or_else(|| PlanError::Full {
+        self.backends.take(capacity, size).ok_or_else(|| PlanError::Full {
             what: "the table of backends",
             service: service.into(),
             used: self.backends.used(),

@@ -1,5 +1,6 @@
 //! Plans carried out on tables in memory: they converge, move no more than they must, and keep what is shared apart.
 
+use super::step::Why;
 use super::*;
 use crate::agent::touched::Touched;
 use crate::dataplane::tables::Tables;
@@ -271,6 +272,33 @@ fn health_takes_a_backend_out_and_back_in() {
             machine.owners("web").iter().filter(|o| **o == 2).count()
         );
     }
+}
+
+#[test]
+fn what_a_backend_counted_is_kept_when_nobody_sees_it_any_more() {
+    let mut machine = machine();
+    machine.set(with(service("web", 80, Mode::Nat), 1..=3));
+    machine.set(with(service("dns", 53, Mode::Nat), 100..=101));
+    let (row, past) = (machine.backend("web", 2).counters, machine.entry("web").past);
+    let rows = |machine: &Machine, name: &str, of: std::ops::RangeInclusive<u8>| {
+        of.map(|n| machine.backend(name, n).counters).collect::<BTreeSet<_>>()
+    };
+    let mut all = rows(&machine, "web", 1..=3);
+    all.append(&mut rows(&machine, "dns", 100..=101));
+    all.extend([past, machine.entry("dns").past]);
+    assert_eq!(all.len(), 7, "each backend and each service has a row of its own");
+
+    let plan = machine.set(with(service("web", 80, Mode::Nat), [1, 3]));
+    let at =
+        |wanted: &dyn Fn(&Step) -> bool| plan.steps.iter().position(wanted).expect("a step of this kind");
+    let gone = at(&|step| matches!(step, Step::Backend { why: Why::Removed, .. }));
+    let waited = at(&|step| *step == Step::Grace);
+    let kept = at(&|step| *step == Step::KeepCounters { service: "web".into(), from: row, into: past });
+    assert!(gone < waited && waited < kept, "{:?}", plan.steps);
+    // A row that is remembered is nobody else's.
+    machine.set(with(service("web", 80, Mode::Nat), 1..=16));
+    assert!(rows(&machine, "web", 1..=16).iter().all(|row| *row != past));
+    assert_eq!(machine.entry("web").past, past);
 }
 
 #[test]

@@ -50,7 +50,9 @@ pub(super) fn packages(wanted: &[&str], missing: &[Finding]) -> Result<()> {
     let mut words = vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-q"];
     words.extend(["--no-install-recommends", "-o", "Dpkg::Use-Pty=0"]);
     let names: Vec<_> = names.into_iter().map(version_on_offer).collect();
-    words.push("--allow-downgrades");
+    if names.iter().any(|name| name.contains('=')) {
+        words.push("--allow-downgrades");
+    }
     words.extend(names.iter().map(String::as_str));
     let installed = step(&mut as_root(&words)?);
     repair()?;

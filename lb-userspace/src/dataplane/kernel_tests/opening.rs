@@ -62,11 +62,11 @@ fn another_process_is_kept_out_too() {
 fn pinned_sizes_win_and_are_told() {
     let rig = Rig::new();
     drop(rig.opened());
-    let sizes = Sizes { services: 2048, ..rig.options.sizes };
+    let sizes = Sizes { services: 256, ..rig.options.sizes };
     let opened = Dataplane::open(&Options { sizes, ..rig.options.clone() }).unwrap();
-    assert_eq!(opened.kept_sizes, [KeptSize { table: names::SERVICES, asked: 2048, has: 1024 }]);
+    assert_eq!(opened.kept_sizes, [KeptSize { table: names::SERVICES, asked: 256, has: 64 }]);
     assert_eq!(opened.start, Start::Adopted);
-    assert_eq!(opened.dataplane.tables().unwrap().services.capacity(), 1024);
+    assert_eq!(opened.dataplane.tables().unwrap().services.capacity(), 64);
 }
 
 #[test]

@@ -59,18 +59,10 @@ impl Reverse {
     /// # Errors
     /// There is no place for a new key.
     pub fn put(&mut self, entry: &ReverseEntry) -> Result<(), Full> {
-        let new = self.table.find(&entry.key).is_none();
-        if new {
-            self.hold(&entry.key);
-        }
-        let result = self.table.put(entry);
-        if new && result.is_err() {
-            self.let_go(&entry.key);
-        }
-        result
+        self.put_all(std::slice::from_ref(entry))
     }
 
-    /// Puts entries like [`Self::put`], and lets those that must wait for readers wait together.
+    /// The same for many, see [`TwoChoice::put_all`].
     ///
     /// # Errors
     /// There is no place for a new key; all that have one are in the table.

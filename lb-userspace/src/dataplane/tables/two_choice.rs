@@ -223,7 +223,7 @@ impl<T: Entry> TwoChoice<T> {
     }
 
     /// Writes an entry to a place that is empty or holds the same key.
-    pub(super) fn write(&mut self, place: u32, entry: &T) {
+    fn write(&mut self, place: u32, entry: &T) {
         if self.retired.contains(&place) {
             self.synchronize();
         }
