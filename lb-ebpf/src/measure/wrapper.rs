@@ -81,10 +81,15 @@ pub(super) fn run<const IPV6: bool, const BACK: bool>(ctx: &XdpContext) -> u32 {
             edit(start + IP_CHECKSUM, |sum: u16| addresses.apply(sum));
         }
         edit(start + places.tcp_checksum, |sum: u16| addresses.half(u16::MAX, port).apply(sum));
-        // A locked operation waits until what was written has left the store buffer: else the target's first reads would
-        // stall where they do not fit one of the stores above, which no packet from a driver does to it.
-        let runs = &raw mut (*state).runs;
-        asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) runs, in(reg) 1_u64, options(nostack));
+        // A locked operation waits until what was written has left the store buffer, and what it fetched decides where the
+        // packet begins: so the target's reads come after it. Else they would stall where they do not fit one of the stores
+        // above, which no packet from a driver does to it.
+        let mut runs = 1_u64;
+        let counter = &raw mut (*state).runs;
+        asm!("{0} = atomic_fetch_add((u64 *)({1} + 0), {0})", inout(reg) runs, in(reg) counter, options(nostack));
+        if bpf_xdp_adjust_head(ctx.ctx, (runs >> 63) as i32) != 0 {
+            return XDP_ABORTED;
+        }
         // Comes back only if there is no target.
         TARGET.tail_call(ctx, 0);
     }
