@@ -5,13 +5,26 @@ use crate::abi::{
     RingLine, RouteEntry, ServiceEntry, Settings, limits, tag,
 };
 use crate::addr::{Addr, Family};
-use crate::pipeline::{Hop, Tables};
+use crate::packet::Frame;
+use crate::pipeline::{self, Hop, Tables, Verdict};
 use crate::reason::Reason;
-use crate::table;
+use crate::stage::Stage;
+use crate::{detour, table};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::vec;
 use std::vec::Vec;
+
+/// A packet's way through all programs.
+pub fn run<F: Frame + ?Sized>(frame: &mut F, tables: &HostTables) -> Verdict {
+    let mut verdict = pipeline::run(frame, tables);
+    while let Some(stage) = tables.next.take() {
+        verdict = match stage {
+            Stage::Detour => detour::run(frame, tables),
+        };
+    }
+    verdict
+}
 
 /// Tables of a machine that does not exist. Fields are what the maps of the same name hold.
 pub struct HostTables {
@@ -51,6 +64,8 @@ pub struct HostTables {
     pub generic: bool,
     /// The last packet's report.
     pub report: RefCell<Report>,
+    /// The program that the packet goes to next.
+    pub next: Cell<Option<Stage>>,
 }
 
 impl Default for HostTables {
@@ -74,6 +89,7 @@ impl Default for HostTables {
             ingress: 1,
             generic: false,
             report: RefCell::new(Report::EMPTY),
+            next: Cell::new(None),
         }
     }
 }
@@ -238,6 +254,12 @@ impl Tables for HostTables {
         let row = counters.entry(row).or_default();
         row.back_packets += 1;
         row.back_bytes += bytes;
+    }
+    fn go_on(&self, stage: Stage) {
+        self.next.set(Some(stage));
+    }
+    fn went_on(&self) -> bool {
+        self.next.get().is_some()
     }
     fn note(&self, write: impl FnOnce(&mut Report)) {
         write(&mut self.report.borrow_mut());

@@ -17,6 +17,7 @@
 //! | [`checksum`] | what is the new checksum |
 //! | [`nat`], [`l2`] | which bytes change |
 //! | [`pipeline`] | all of it in order |
+//! | [`stage`], [`detour`] | what does another program do, and why |
 //! | [`reason`] | why did the packet leave this way |
 //! | `host` | the maps as vectors, for tests (feature `host`) |
 #![cfg_attr(not(any(test, feature = "host")), no_std)]
@@ -25,6 +26,7 @@
 pub mod abi;
 pub mod addr;
 pub mod checksum;
+pub mod detour;
 pub mod hash;
 #[cfg(any(test, feature = "host"))]
 pub mod host;
@@ -36,4 +38,5 @@ pub mod pipeline;
 pub mod reason;
 pub mod select;
 pub mod slot;
+pub mod stage;
 pub mod table;

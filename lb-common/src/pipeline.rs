@@ -12,6 +12,7 @@ use crate::l2::Macs;
 use crate::nat::{self, End, New, Sum};
 use crate::packet::{Frame, Packet, Parsed, eth, ipv4, ipv6};
 use crate::reason::{Fate, Reason};
+use crate::stage::Stage;
 use crate::{checksum, l2, select, table};
 use core::hint::black_box;
 
@@ -75,6 +76,13 @@ pub trait Tables {
     fn count_towards(&self, row: u32, bytes: u64, new: bool);
     /// Counts a packet back from a backend.
     fn count_back(&self, row: u32, bytes: u64);
+    /// Goes on in another program. Comes back only where there is none.
+    fn go_on(&self, stage: Stage);
+    /// Whether another program goes on: only where programs are functions, on the host.
+    #[inline(always)]
+    fn went_on(&self) -> bool {
+        false
+    }
     /// Tells the explaining program what was found. Costs nothing elsewhere.
     #[inline(always)]
     fn note(&self, _: impl FnOnce(&mut Report)) {}
@@ -102,15 +110,24 @@ pub struct Verdict {
 
 impl Verdict {
     #[inline(always)]
-    const fn stop(service: u32, reason: Reason) -> Self {
+    pub(crate) const fn stop(service: u32, reason: Reason) -> Self {
         Self { reason, service, egress: 0 }
     }
 }
 
-/// Decides, rewrites, and counts: the only exit of the program.
+/// Decides, rewrites, and counts: the program that is attached. What it leaves to others, see [`Stage`].
 #[inline(always)]
 pub fn run<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let verdict = decide(frame, tables);
+    if tables.went_on() {
+        return verdict;
+    }
+    finish(tables, verdict)
+}
+
+/// Counts: the only exit of every program.
+#[inline(always)]
+pub(crate) fn finish<T: Tables>(tables: &T, verdict: Verdict) -> Verdict {
     tables.note(|report| {
         report.reason = verdict.reason as u32;
         report.service = verdict.service;
@@ -131,16 +148,33 @@ fn decide<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let Some(ethertype) = eth::ethertype(frame) else { return Verdict::stop(0, Reason::Truncated) };
     // One by one, and the others out of sight: of a `match` the compiler makes a search, in which these come last.
     if ethertype == eth::IPV4 {
-        return flow(frame, tables, ipv4::parse(frame));
+        return usual(frame, tables, ipv4::parse(frame));
     }
     if ethertype == eth::IPV6 {
-        return flow(frame, tables, ipv6::parse(frame));
+        return usual(frame, tables, ipv6::parse(frame));
     }
-    Verdict::stop(0, eth::reason(black_box(ethertype)))
+    detour(tables, eth::reason(black_box(ethertype)))
 }
 
 #[inline(always)]
-fn flow<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, parsed: Parsed) -> Verdict {
+fn usual<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, parsed: Parsed) -> Verdict {
+    match parsed {
+        Parsed::NotOurs(reason) => detour(tables, reason),
+        parsed => flow(frame, tables, parsed),
+    }
+}
+
+/// Not looked at here, perhaps by the program for what seldom comes.
+#[inline(always)]
+fn detour<T: Tables>(tables: &T, reason: Reason) -> Verdict {
+    if reason.detours() {
+        tables.go_on(Stage::Detour);
+    }
+    Verdict::stop(0, reason)
+}
+
+#[inline(always)]
+pub(crate) fn flow<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, parsed: Parsed) -> Verdict {
     let packet = match parsed {
         Parsed::Flow(packet) => packet,
         Parsed::NotOurs(reason) | Parsed::Malformed(reason) => return Verdict::stop(0, reason),

@@ -38,6 +38,12 @@ macro_rules! reasons {
                 matches!(self, Self::Forwarded | Self::Returned)
             }
 
+            /// Whether `lb_balance` leaves the packet to the program for what seldom comes.
+            #[inline(always)]
+            pub const fn detours(self) -> bool {
+                matches!(self, Self::Vlan | Self::Ipv4Options | Self::Ipv6Extension)
+            }
+
             /// What happens to the packet.
             #[inline(always)]
             pub const fn fate(self) -> Fate {

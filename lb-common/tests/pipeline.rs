@@ -13,9 +13,9 @@ use lb_common::abi::{
     ServiceEntry, backend, route, service,
 };
 use lb_common::addr::{Addr, TCP, UDP};
-use lb_common::host::HostTables;
+use lb_common::host::{self, HostTables};
 use lb_common::packet::{self, Parsed};
-use lb_common::pipeline::{self, Hop, Tables};
+use lb_common::pipeline::{Hop, Tables};
 use lb_common::reason::{Fate, Reason};
 use lb_common::slot::Slot;
 use proptest::prelude::*;
@@ -126,7 +126,7 @@ impl Lab {
     }
 
     fn run(&self, frame: &mut [u8]) -> Reason {
-        let verdict = pipeline::run(frame, &self.tables);
+        let verdict = host::run(frame, &self.tables);
         if verdict.reason.fate() == Fate::Forward {
             assert_eq!(verdict.egress, 1);
         }
@@ -302,7 +302,7 @@ fn ours_without_a_way_is_dropped_with_its_reason() {
         change(&mut lab);
         let mut frame = build(TCP, lab.client_port(5000), (lab.vip, 80), Kind::Syn, b"");
         let before = frame.clone();
-        assert_eq!(pipeline::run(&mut frame[..], &lab.tables).reason, expected);
+        assert_eq!(host::run(&mut frame[..], &lab.tables).reason, expected);
         assert_eq!(frame, before);
         assert_eq!(lab.tables.reasons.borrow().get(&(1, expected)), Some(&1));
         assert!(lab.tables.counters.borrow().is_empty());
@@ -342,7 +342,7 @@ fn the_way_back_prefers_the_longest_route_and_falls_back_to_the_kernel() {
     });
     let back = |to: &str| {
         let mut reply = build(TCP, (lab.backends[0], 8080), (ip(to), 5000), Kind::Data, b"");
-        let verdict = pipeline::run(&mut reply[..], &lab.tables);
+        let verdict = host::run(&mut reply[..], &lab.tables);
         (verdict.reason, reply[0])
     };
     assert_eq!(back("8.8.8.8"), (Reason::Returned, 0xee), "through the gateway");
@@ -452,7 +452,7 @@ proptest! {
         }
         let lab = lab(false, TCP, service::flags::NAT);
         let before = frame.clone();
-        let verdict = pipeline::run(&mut frame[..], &lab.tables);
+        let verdict = host::run(&mut frame[..], &lab.tables);
         if verdict.reason.fate() == Fate::Pass {
             prop_assert_eq!(frame, before);
         }

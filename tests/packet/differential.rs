@@ -11,7 +11,7 @@ use lb_common::abi::{
     BackendEntry, FlowKey, FlowValue, Key, NeighbourEntry, Report, ReverseEntry, RouteEntry, ServiceEntry,
     limits, names, route,
 };
-use lb_common::host::HostTables;
+use lb_common::host::{self, HostTables};
 use lb_common::pipeline;
 use lb_common::reason::{Fate, Reason};
 use lb_common::slot::Slot;
@@ -244,7 +244,7 @@ fn the_loaded_programs_decide_as_the_host_does() {
 
             *host.report.borrow_mut() = Report::EMPTY;
             let mut out = frame.clone();
-            let verdict = pipeline::run(&mut out[..], &host);
+            let verdict = host::run(&mut out[..], &host);
             let action = action(&verdict, ingress);
             let what = || format!("packet {n} through {ingress}: {verdict:?}, came in as {frame:02x?}");
             assert_eq!(explained.report, *host.report.borrow(), "{}", what());

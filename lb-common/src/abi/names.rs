@@ -5,6 +5,10 @@
 pub const BALANCE: &str = "lb_balance";
 /// XDP program that answers `lb explain`: the same decision, writing nothing.
 pub const EXPLAIN_PROGRAM: &str = "lb_explain";
+/// XDP program that goes on with what seldom comes.
+pub const DETOUR: &str = "lb_detour";
+/// The same for [`EXPLAIN_PROGRAM`].
+pub const DETOUR_DRY: &str = "lb_detour_dry";
 /// XDP program that passes everything: the far end of a veth needs one.
 pub const PASS: &str = "lb_pass";
 
@@ -41,10 +45,15 @@ pub const SETTINGS: &str = "SETTINGS";
 /// Where `lb_explain` leaves its answer.
 pub const EXPLAIN: &str = "EXPLAIN";
 
+/// The programs that others go on in. Not adopted: each build has its own, filled before its programs are used.
+pub const STAGES: &str = "STAGES";
+
 /// Every map that is pinned and adopted.
 pub const MAPS: [&str; 16] = [
     SERVICES, RINGS, BACKENDS, REVERSE, FILTER, ROUTES, NEIGHBOURS, FLOWS, EMBRYONIC, COUNTERS, REASONS,
     EVENTS, DEVICES, INTERFACES, SETTINGS, EXPLAIN,
 ];
 /// Every program of the object.
-pub const PROGRAMS: [&str; 3] = [BALANCE, EXPLAIN_PROGRAM, PASS];
+pub const PROGRAMS: [&str; 5] = [BALANCE, DETOUR, EXPLAIN_PROGRAM, DETOUR_DRY, PASS];
+/// The programs of `STAGES`, in the order of their places.
+pub const IN_STAGES: [&str; 2] = [DETOUR, DETOUR_DRY];

@@ -17,11 +17,17 @@ pub const SERVICE_VLAN: u16 = 0x88a8_u16.to_be();
 /// What the frame carries, as it lies in memory; `None`: no whole header.
 #[inline(always)]
 pub fn ethertype<F: Frame + ?Sized>(frame: &F) -> Option<u16> {
-    frame.at::<LEN>(0).map(|header| half(header, 12))
+    frame.at::<2>(LEN - 2).map(|field| half(field, 0))
+}
+
+/// Whether this ethertype is that of a tag.
+#[inline(always)]
+pub const fn is_tag(ethertype: u16) -> bool {
+    ethertype == VLAN || ethertype == SERVICE_VLAN
 }
 
 /// Why a frame that carries neither IPv4 nor IPv6 is not ours.
 #[inline(always)]
 pub const fn reason(ethertype: u16) -> Reason {
-    if ethertype == VLAN || ethertype == SERVICE_VLAN { Reason::Vlan } else { Reason::NotIp }
+    if is_tag(ethertype) { Reason::Vlan } else { Reason::NotIp }
 }

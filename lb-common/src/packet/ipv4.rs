@@ -13,9 +13,9 @@ pub const TRANSPORT: usize = eth::LEN + LEN;
 pub const ICMP: u8 = 1;
 
 /// "More fragments" and the fragment offset: any of them set makes a fragment.
-const FRAGMENT: u16 = 0x3fff_u16.to_be();
+pub(super) const FRAGMENT: u16 = 0x3fff_u16.to_be();
 
-/// Looks at a frame whose ethertype is IPv4.
+/// Looks at a frame whose ethertype is IPv4; one with options goes another way.
 #[inline(always)]
 pub fn parse<F: Frame + ?Sized>(frame: &F) -> Parsed {
     let Some(ip) = frame.at::<LEN>(eth::LEN) else { return Parsed::Malformed(Reason::Truncated) };
@@ -34,11 +34,22 @@ pub fn parse<F: Frame + ?Sized>(frame: &F) -> Parsed {
     if half(ip, 6) & FRAGMENT != 0 {
         return Parsed::NotOurs(Reason::Fragment);
     }
+    content(frame, ip, ip[9], TRANSPORT, total - LEN as u16)
+}
+
+/// Looks at a packet whose header was looked at, and what follows it found.
+#[inline(always)]
+pub(super) fn parse_at<F: Frame + ?Sized>(frame: &F, protocol: u8, at: usize, length: u16) -> Parsed {
+    let Some(ip) = frame.at::<LEN>(eth::LEN) else { return Parsed::Malformed(Reason::Truncated) };
+    content(frame, ip, protocol, at, length)
+}
+
+#[inline(always)]
+fn content<F: Frame + ?Sized>(frame: &F, ip: &[u8; LEN], protocol: u8, at: usize, length: u16) -> Parsed {
     let ends = Ends { family: Family::V4, src: Addr::v4(word(ip, 12)), dst: Addr::v4(word(ip, 16)) };
-    let length = total - LEN as u16;
-    match ip[9] {
-        TCP => transport::tcp(frame, ends, TRANSPORT, length),
-        UDP => transport::udp(frame, ends, TRANSPORT, length),
+    match protocol {
+        TCP => transport::tcp(frame, ends, at, length),
+        UDP => transport::udp(frame, ends, at, length),
         ICMP => Parsed::NotOurs(Reason::Icmp),
         _ => Parsed::NotOurs(Reason::OtherProtocol),
     }

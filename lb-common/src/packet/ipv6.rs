@@ -16,33 +16,57 @@ pub const ICMP: u8 = 58;
 /// Next-header number of a fragment header (RFC 8200, section 4.5).
 pub const FRAGMENT: u8 = 44;
 
-/// Looks at a frame whose ethertype is IPv6.
+/// Looks at a frame whose ethertype is IPv6; one with extension headers goes another way.
 #[inline(always)]
 pub fn parse<F: Frame + ?Sized>(frame: &F) -> Parsed {
-    let Some(ip) = frame.at::<LEN>(eth::LEN) else { return Parsed::Malformed(Reason::Truncated) };
+    let (ends, next, length) = match header(frame) {
+        Ok(header) => header,
+        Err(reason) => return Parsed::Malformed(reason),
+    };
+    transport(frame, ends, next, TRANSPORT, length)
+}
+
+/// Looks at a packet whose headers were looked at, and what follows them found.
+#[inline(always)]
+pub(super) fn parse_at<F: Frame + ?Sized>(frame: &F, protocol: u8, at: usize, length: u16) -> Parsed {
+    match header(frame) {
+        Ok((ends, ..)) => transport(frame, ends, protocol, at, length),
+        Err(reason) => Parsed::Malformed(reason),
+    }
+}
+
+/// Addresses, next header, and the length of what follows.
+#[inline(always)]
+fn header<F: Frame + ?Sized>(frame: &F) -> Result<(Ends, u8, u16), Reason> {
+    let Some(ip) = frame.at::<LEN>(eth::LEN) else { return Err(Reason::Truncated) };
     if ip[0] >> 4 != 6 {
-        return Parsed::Malformed(Reason::MalformedIp);
+        return Err(Reason::MalformedIp);
     }
     // A payload length of zero with a transport header would be a jumbogram (RFC 2675): the checks below refuse it.
     let length = u16::from_be(half(ip, 4));
     if TRANSPORT + length as usize > frame.len() {
-        return Parsed::Malformed(Reason::Truncated);
+        return Err(Reason::Truncated);
     }
     let [src, dst] = [[double(ip, 8), double(ip, 16)], [double(ip, 24), double(ip, 32)]];
     // Addresses from ::ffff:0:0/96 never appear on the wire (RFC 4291, section 2.5.5.2, RFC 5735): here they would be
     // taken for IPv4.
     if Addr::is_mapped(src) || Addr::is_mapped(dst) {
-        return Parsed::Malformed(Reason::MalformedIp);
+        return Err(Reason::MalformedIp);
     }
     let ends = Ends { family: Family::V6, src: Addr::from_halves(src), dst: Addr::from_halves(dst) };
+    Ok((ends, ip[6], length))
+}
+
+#[inline(always)]
+fn transport<F: Frame + ?Sized>(frame: &F, ends: Ends, next: u8, at: usize, length: u16) -> Parsed {
     // One by one, and the others out of sight: of a `match` the compiler makes a search, in which these come last.
-    if ip[6] == TCP {
-        return transport::tcp(frame, ends, TRANSPORT, length);
+    if next == TCP {
+        return transport::tcp(frame, ends, at, length);
     }
-    if ip[6] == UDP {
-        return transport::udp(frame, ends, TRANSPORT, length);
+    if next == UDP {
+        return transport::udp(frame, ends, at, length);
     }
-    Parsed::NotOurs(unusual(black_box(ip[6])))
+    Parsed::NotOurs(unusual(black_box(next)))
 }
 
 /// Why a packet with this next header is not looked at.

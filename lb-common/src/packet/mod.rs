@@ -3,6 +3,8 @@
 pub mod eth;
 pub mod ipv4;
 pub mod ipv6;
+pub mod locate;
+pub mod tags;
 pub mod transport;
 
 use crate::abi::Key;
@@ -27,6 +29,24 @@ pub trait Frame {
 
     /// `N` bytes at `offset` to write to, or `None` past the end.
     fn at_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]>;
+
+    /// [`Self::at`] for an offset that is not known when this is compiled.
+    #[inline(always)]
+    fn far<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        self.at(offset)
+    }
+
+    /// [`Self::at_mut`] for an offset that is not known when this is compiled.
+    #[inline(always)]
+    fn far_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        self.at_mut(offset)
+    }
+
+    /// [`locate::locate`], packed: in the kernel a function that the verifier looks at once.
+    #[inline(always)]
+    fn locate(&self) -> u64 {
+        locate::Located::pack(locate::locate(self))
+    }
 
     /// The sum of `len` bytes from `offset` as [`crate::checksum::sum`] makes it; `None` past the end or when it is too
     /// much to sum.

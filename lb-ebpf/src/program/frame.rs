@@ -6,6 +6,7 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::bpf_csum_diff;
 use aya_ebpf::programs::XdpContext;
 use lb_common::packet::Frame;
+use lb_common::packet::locate::{self, Located};
 
 /// Bytes that one call of the helper sums: its limit on kernels before 6.15 is 512.
 const CHUNK: usize = 512;
@@ -54,12 +55,46 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn far<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        bytes(self.start, self.end, offset)
+    }
+
+    #[inline(always)]
+    fn far_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        let at: *const [u8; N] = bytes(self.start, self.end, offset)?;
+        // SAFETY: as in `at_mut`.
+        Some(unsafe { &mut *at.cast_mut() })
+    }
+
+    #[inline(always)]
+    fn locate(&self) -> u64 {
+        // SAFETY: the context is the program's own.
+        let mut word = unsafe { lb_locate(self.ctx) };
+        // What LLVM knows of the answer the verifier does not.
+        // SAFETY: moves a register to itself.
+        unsafe { asm!("{0} = {0}", inout(reg) word, options(nomem, nostack, preserves_flags)) };
+        word
+    }
+
+    #[inline(always)]
     fn sum(&self, offset: usize, len: usize) -> Option<u64> {
         // SAFETY: the context is the program's own.
         let sum = unsafe { lb_sum(self.ctx, offset as u32, len as u32) };
         // A sum is below 2^33; all ones says that there is none.
         if sum == u64::MAX { None } else { Some(sum) }
     }
+}
+
+/// Where the transport header lies, see [`locate`]. A function for the same reason as [`lb_sum`].
+///
+/// # Safety
+/// `ctx` must be the program's.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn lb_locate(ctx: *mut xdp_md) -> u64 {
+    // SAFETY: as promised.
+    let frame = XdpFrame::new(&XdpContext::new(ctx));
+    Located::pack(locate::locate(&frame))
 }
 
 /// Sums `len` bytes at `offset`; all ones if they are not all there or too many.

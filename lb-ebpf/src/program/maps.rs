@@ -2,9 +2,10 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, xdp_md};
-use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{
     BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, NeighbourEntry, ReasonCounters, Report,
     ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, event, limits, settings,
@@ -12,6 +13,7 @@ use lb_common::abi::{
 use lb_common::addr::{Addr, Family};
 use lb_common::pipeline::{Hop, Tables};
 use lb_common::reason::Reason;
+use lb_common::stage::Stage;
 
 /// Written by the agent through `mmap`, read here.
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
@@ -48,6 +50,9 @@ static DEVICES: DevMapHash<{ limits::INTERFACES as usize }> = DevMapHash::new();
 static INTERFACES: HashMap<u32, u32, { limits::INTERFACES as usize }> = HashMap::new();
 #[btf_map]
 static EXPLAIN: Array<Report, 1, MAPPED> = Array::new();
+/// The programs that go on, see [`Stage::place`]. Each build has its own.
+#[btf_map]
+static STAGES: ProgramArray<{ 2 * Stage::ALL.len() }> = ProgramArray::new();
 
 /// Sizes of the two-choice tables minus one, set by the agent when it loads: constants to the verifier.
 #[unsafe(no_mangle)]
@@ -250,6 +255,11 @@ impl<const MODE: u32> Tables for Maps<MODE> {
                 (*row).back_bytes += bytes;
             }
         }
+    }
+    #[inline(always)]
+    fn go_on(&self, stage: Stage) {
+        // SAFETY: the context is the program's own. The place is a constant, so the kernel makes the call a jump.
+        unsafe { STAGES.tail_call(&XdpContext::new(self.ctx), stage.place(MODE == EXPLAINS)) };
     }
     #[inline(always)]
     fn note(&self, write: impl FnOnce(&mut Report)) {

@@ -8,22 +8,36 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use frame::XdpFrame;
-use lb_common::pipeline;
+use lb_common::pipeline::Verdict;
 use lb_common::reason::{Fate, Reason};
+use lb_common::{detour, pipeline};
 use maps::{EXPLAINS, LIVE, Maps};
 
 /// Balances. Attached to every interface that clients or backends are behind.
 #[xdp]
 #[inline(always)]
 fn lb_balance(ctx: XdpContext) -> u32 {
-    decide::<LIVE>(&ctx)
+    run::<LIVE>(&ctx, pipeline::run)
+}
+
+/// Goes on with what seldom comes, see [`Stage::Detour`](lb_common::stage::Stage::Detour).
+#[xdp]
+#[inline(always)]
+fn lb_detour(ctx: XdpContext) -> u32 {
+    run::<LIVE>(&ctx, detour::run)
 }
 
 /// Answers `lb explain` through BPF_PROG_RUN: the same decision, writing no table and no counter.
 #[xdp]
 fn lb_explain(ctx: XdpContext) -> u32 {
     maps::clear_report();
-    decide::<EXPLAINS>(&ctx)
+    run::<EXPLAINS>(&ctx, pipeline::run)
+}
+
+/// The same as `lb_detour`, for `lb_explain`.
+#[xdp]
+fn lb_detour_dry(ctx: XdpContext) -> u32 {
+    run::<EXPLAINS>(&ctx, detour::run)
 }
 
 /// Passes everything. A veth whose other end sends with XDP needs a program on it (`lb pass`).
@@ -33,10 +47,10 @@ fn lb_pass(_: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn decide<const MODE: u32>(ctx: &XdpContext) -> u32 {
+fn run<const MODE: u32>(ctx: &XdpContext, decide: impl FnOnce(&mut XdpFrame, &Maps<MODE>) -> Verdict) -> u32 {
     let ingress = ctx.ingress_ifindex() as u32;
     let maps = Maps::<MODE>::new(ctx.ctx, ingress);
-    let verdict = pipeline::run(&mut XdpFrame::new(ctx), &maps);
+    let verdict = decide(&mut XdpFrame::new(ctx), &maps);
     // Asked first, by one comparison: most packets are forwarded.
     if matches!(verdict.reason, Reason::Forwarded | Reason::Returned) && verdict.egress == ingress {
         return XDP_TX;

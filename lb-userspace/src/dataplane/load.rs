@@ -5,7 +5,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use aya::maps::MapInfo;
+use aya::maps::{Map, MapInfo, ProgramArray};
 use aya::programs::{ProgramError, ProgramType, Xdp};
 use aya::sys::{BpfHelper, is_helper_supported};
 
@@ -15,7 +15,7 @@ use lb_common::abi::names;
 
 use super::layout::{self, Layout, WrongLayout};
 use super::load_error::LoadError;
-use super::maps::Maps;
+use super::maps::{Maps, MapsError};
 use super::object;
 use super::pins::{self, Pins, PinsError, PinsLock};
 use super::sizes::{BadSize, Sizes};
@@ -65,6 +65,9 @@ pub enum OpenError {
         #[source]
         source: Box<aya::EbpfError>,
     },
+    /// A map cannot be used.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
     /// The kernel did not take the programs.
     #[error(transparent)]
     Load(#[from] Box<LoadError>),
@@ -166,7 +169,7 @@ impl Dataplane {
     ///
     /// # Errors
     /// A map cannot be mapped.
-    pub fn tables(&self) -> Result<super::Tables, super::maps::MapsError> {
+    pub fn tables(&self) -> Result<super::Tables, MapsError> {
         self.maps.tables()
     }
 }
@@ -218,16 +221,18 @@ fn programs_are_bound(pins: &Pins, dir: &std::path::Path) -> bool {
     let ids: Option<Vec<u32>> =
         names::MAPS.iter().map(|name| Some(MapInfo::from_pin(pins.map(name)).ok()?.id())).collect();
     let Some(ids) = ids else { return false };
-    names::PROGRAMS.iter().all(|name| {
-        let program = Xdp::from_pin(dir.join(name), XdpAttachType::Interface);
-        let used = program.and_then(|program| program.info()?.map_ids());
-        let Ok(used) = used else { return false };
-        let foreign = used.unwrap_or_default().into_iter().filter(|id| !ids.contains(id));
-        // What is left may only be the constants.
-        foreign.into_iter().all(|id| {
-            MapInfo::from_id(id).is_ok_and(|map| map.name_as_str().is_none_or(|n| !names::MAPS.contains(&n)))
+    dir.join(names::STAGES).exists()
+        && names::PROGRAMS.iter().all(|name| {
+            let program = Xdp::from_pin(dir.join(name), XdpAttachType::Interface);
+            let used = program.and_then(|program| program.info()?.map_ids());
+            let Ok(used) = used else { return false };
+            let foreign = used.unwrap_or_default().into_iter().filter(|id| !ids.contains(id));
+            // What is left may only be the constants.
+            foreign.into_iter().all(|id| {
+                MapInfo::from_id(id)
+                    .is_ok_and(|map| map.name_as_str().is_none_or(|n| !names::MAPS.contains(&n)))
+            })
         })
-    })
 }
 
 /// Creates the missing maps, loads the programs and pins them. What it created is removed again if it fails.
@@ -262,7 +267,25 @@ fn load_programs(pins: &Pins, found: &Found, log_drops: bool) -> Result<Ebpf, Op
     for name in names::PROGRAMS {
         load_one(&mut ebpf, name).map_err(Box::new)?;
     }
+    fill_stages(&mut ebpf)?;
     Ok(ebpf)
+}
+
+/// Lets programs go on in others.
+fn fill_stages(ebpf: &mut Ebpf) -> Result<(), OpenError> {
+    let mut programs = Vec::new();
+    for name in names::IN_STAGES {
+        let program = ebpf.program(name).ok_or_else(|| Box::new(LoadError::NoProgram(name)))?;
+        let fd = program.fd().map_err(|e| Box::new(LoadError::of_program(name, e)))?;
+        programs.push(fd.try_clone().map_err(|e| Box::new(LoadError::of_program(name, e.into())))?);
+    }
+    let refused = MapsError::refused(names::STAGES);
+    let map = ebpf.map_mut(names::STAGES).ok_or_else(|| Box::new(LoadError::NoProgram(names::STAGES)))?;
+    let mut stages = ProgramArray::try_from(map).map_err(&refused)?;
+    for (place, program) in (0..).zip(&programs) {
+        stages.set(place, program, 0).map_err(&refused)?;
+    }
+    Ok(())
 }
 
 /// Whether programs may use the clock that is cheap to read. What cannot be found out is taken for missing.
@@ -312,6 +335,11 @@ fn pin_programs(ebpf: &mut Ebpf, dir: &std::path::Path) -> Result<(), OpenError>
     pins::make_dir(dir)?;
     for stale in pins::list(dir)? {
         pins::remove(&stale)?;
+    }
+    let path = dir.join(names::STAGES);
+    if let Some(Map::ProgramArray(stages)) = ebpf.map(names::STAGES) {
+        // An array of programs that has no name is emptied.
+        sys::pin(stages.fd().as_fd(), &path).map_err(PinsError::io("pin", &path))?;
     }
     for name in names::PROGRAMS {
         let path = dir.join(name);

@@ -3,8 +3,7 @@
 use super::Machine;
 use crate::kernel::SIZES;
 use lb_common::abi::FlowKey;
-use lb_common::host::HostTables;
-use lb_common::pipeline;
+use lb_common::host::{self, HostTables};
 use lb_common::reason::Reason;
 use lb_userspace::agent::windows::{Memory, Remembered};
 use lb_userspace::dataplane::Tables;
@@ -48,7 +47,7 @@ impl Machine for Host {
 
     fn run(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
         let mut frame = frame.to_vec();
-        let verdict = pipeline::run(frame.as_mut_slice(), &self.program);
+        let verdict = host::run(frame.as_mut_slice(), &self.program);
         (verdict.reason == Reason::Forwarded).then_some(frame)
     }
 

@@ -1,0 +1,169 @@
+//! Where the transport header lies, whatever is in front of it: VLAN tags, IPv4 options, IPv6 extension headers.
+
+use super::{Frame, Parsed, eth, half, ipv4, ipv6, tags};
+use crate::abi::counter::REASON_SLOTS;
+use crate::addr::Family;
+use crate::reason::Reason;
+
+/// Extension headers that are looked past; a packet with more is not ours.
+const EXTENSIONS: usize = 8;
+
+/// Extension headers with a length of their own (RFC 8200, section 4.1, RFC 4302).
+mod extension {
+    pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const ROUTING: u8 = 43;
+    pub(super) const AUTHENTICATION: u8 = 51;
+    pub(super) const DESTINATION: u8 = 60;
+}
+
+/// Where things lie in a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Bytes of VLAN tags between the MAC addresses and the ethertype: 0, 4 or 8. All other offsets are those of the frame
+    /// without them.
+    pub tags: usize,
+    /// The family of the addresses.
+    pub family: Family,
+    /// What follows all headers: TCP, UDP, or something else.
+    pub protocol: u8,
+    /// Offset of what follows, bytes.
+    pub transport: usize,
+    /// Length of what follows, bytes.
+    pub length: u16,
+}
+
+impl Located {
+    /// All of it, or a reason, in one word: what a program's function can answer.
+    #[inline(always)]
+    pub const fn pack(found: Result<Self, Reason>) -> u64 {
+        match found {
+            Ok(at) => {
+                at.transport as u64 & 0xffff
+                    | (at.length as u64) << 16
+                    | (at.protocol as u64) << 32
+                    | (at.tags as u64 & 0xf) << 40
+                    | (at.family as u64 & 1) << 44
+            }
+            Err(reason) => 1 << 63 | reason as u64,
+        }
+    }
+
+    /// What was packed. No value is too much for the bounds that a verifier wants to see.
+    #[inline(always)]
+    pub const fn unpack(word: u64) -> Result<Self, u32> {
+        if word >> 63 != 0 {
+            // The verifier wants to see that it is an index.
+            return Err(word as u32 & (REASON_SLOTS as u32 - 1));
+        }
+        Ok(Self {
+            tags: (word >> 40) as usize & 0xc,
+            family: if (word >> 44) & 1 == 0 { Family::V4 } else { Family::V6 },
+            protocol: (word >> 32) as u8,
+            transport: word as usize & 0x3fff,
+            length: (word >> 16) as u16,
+        })
+    }
+}
+
+/// Looks for the transport header.
+///
+/// # Errors
+/// Why there is none that can be looked at: not ours, or malformed.
+#[inline(always)]
+pub fn locate<F: Frame + ?Sized>(frame: &F) -> Result<Located, Reason> {
+    let tags = tags::count(frame)?;
+    let network = eth::LEN + tags;
+    match half(frame.far::<2>(network - 2).ok_or(Reason::Truncated)?, 0) {
+        eth::IPV4 => in_ipv4(frame, network, tags),
+        eth::IPV6 => in_ipv6(frame, network, tags),
+        other => Err(eth::reason(other)),
+    }
+}
+
+#[inline(always)]
+fn in_ipv4<F: Frame + ?Sized>(frame: &F, network: usize, tags: usize) -> Result<Located, Reason> {
+    let ip = frame.far::<{ ipv4::LEN }>(network).ok_or(Reason::Truncated)?;
+    // Options (RFC 791, section 3.1) stay as they are.
+    let len = (ip[0] & 0xf) as usize * 4;
+    let total = u16::from_be(half(ip, 2));
+    if ip[0] >> 4 != 4 || len < ipv4::LEN || (total as usize) < len {
+        return Err(Reason::MalformedIp);
+    }
+    if network + total as usize > frame.len() {
+        return Err(Reason::Truncated);
+    }
+    if half(ip, 6) & ipv4::FRAGMENT != 0 {
+        return Err(Reason::Fragment);
+    }
+    let (transport, length) = (eth::LEN + len, total - len as u16);
+    Ok(Located { tags, family: Family::V4, protocol: ip[9], transport, length })
+}
+
+#[inline(always)]
+fn in_ipv6<F: Frame + ?Sized>(frame: &F, network: usize, tags: usize) -> Result<Located, Reason> {
+    let ip = frame.far::<{ ipv6::LEN }>(network).ok_or(Reason::Truncated)?;
+    if ip[0] >> 4 != 6 {
+        return Err(Reason::MalformedIp);
+    }
+    let payload = u16::from_be(half(ip, 4)) as usize;
+    if network + ipv6::LEN + payload > frame.len() {
+        return Err(Reason::Truncated);
+    }
+    let (mut next, mut at) = (ip[6], 0);
+    for _ in 0..EXTENSIONS {
+        let unit = match next {
+            extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION => 8,
+            extension::AUTHENTICATION => 4,
+            _ => {
+                let (transport, length) = (eth::LEN + ipv6::LEN + at, (payload - at) as u16);
+                return Ok(Located { tags, family: Family::V6, protocol: next, transport, length });
+            }
+        };
+        let start = frame.far::<8>(network + ipv6::LEN + at).ok_or(Reason::Truncated)?;
+        // With segments left the destination is only the next station (RFC 8200, section 4.4).
+        if next == extension::ROUTING && start[3] != 0 {
+            return Err(Reason::Ipv6Extension);
+        }
+        next = start[0];
+        // In units of 8 bytes without the first (RFC 8200, section 4.3), or of 4 bytes without the first two (RFC 4302,
+        // section 2.2).
+        at += if unit == 8 { (start[1] as usize + 1) * 8 } else { (start[1] as usize + 2) * 4 };
+        if at > payload {
+            return Err(Reason::MalformedIp);
+        }
+    }
+    Err(Reason::Ipv6Extension)
+}
+
+/// Looks at a packet whose transport header was found.
+#[inline(always)]
+pub fn parse<F: Frame + ?Sized>(frame: &F, at: Located) -> Parsed {
+    match at.family {
+        Family::V4 => ipv4::parse_at(frame, at.protocol, at.transport, at.length),
+        Family::V6 => ipv6::parse_at(frame, at.protocol, at.transport, at.length),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_packed_comes_out_again(
+            tags in 0_usize..3, v6: bool, protocol: u8, transport in 34_usize..0x4000, length: u16,
+        ) {
+            let family = if v6 { Family::V6 } else { Family::V4 };
+            let at = Located { tags: tags * 4, family, protocol, transport, length };
+            prop_assert_eq!(Located::unpack(Located::pack(Ok(at))), Ok(at));
+        }
+    }
+
+    #[test]
+    fn so_do_reasons() {
+        for reason in Reason::ALL {
+            assert_eq!(Located::unpack(Located::pack(Err(*reason))), Err(*reason as u32));
+        }
+    }
+}

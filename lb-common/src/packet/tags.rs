@@ -1,0 +1,75 @@
+//! VLAN tags (IEEE 802.1Q, 802.1ad): seen without them, a frame is one like others.
+
+use super::{Frame, eth, half};
+use crate::reason::Reason;
+
+/// Bytes of a tag: ethertype of the tag and its control field.
+const TAG: usize = 4;
+/// Where the first tag begins: after the MAC addresses.
+const FIRST: usize = 12;
+
+/// Bytes of tags: up to two of them.
+///
+/// # Errors
+/// More tags are [`Reason::Vlan`], half ones [`Reason::Truncated`].
+#[inline(always)]
+pub fn count<F: Frame + ?Sized>(frame: &F) -> Result<usize, Reason> {
+    for tags in [0, TAG, 2 * TAG] {
+        if !eth::is_tag(half(frame.at::<2>(FIRST + tags).ok_or(Reason::Truncated)?, 0)) {
+            return Ok(tags);
+        }
+    }
+    Err(Reason::Vlan)
+}
+
+/// A frame without its tags, which stay where they are: everything behind the MAC addresses lies so much further.
+pub struct Untagged<'a, F: ?Sized> {
+    frame: &'a mut F,
+    tags: usize,
+}
+
+impl<'a, F: Frame + ?Sized> Untagged<'a, F> {
+    /// A view without so many bytes of tags.
+    #[inline(always)]
+    pub fn new(frame: &'a mut F, tags: usize) -> Self {
+        Self { frame, tags }
+    }
+
+    #[inline(always)]
+    fn place(&self, offset: usize) -> usize {
+        if offset < FIRST { offset } else { offset + self.tags }
+    }
+}
+
+/// A view may not reach from the addresses into what lies behind them.
+const fn whole(offset: usize, len: usize) -> bool {
+    offset >= FIRST || offset + len <= FIRST
+}
+
+impl<F: Frame + ?Sized> Frame for Untagged<'_, F> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.frame.len() - self.tags
+    }
+
+    #[inline(always)]
+    fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        if !whole(offset, N) {
+            return None;
+        }
+        self.frame.far(self.place(offset))
+    }
+
+    #[inline(always)]
+    fn at_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        if !whole(offset, N) {
+            return None;
+        }
+        self.frame.far_mut(self.place(offset))
+    }
+
+    #[inline(always)]
+    fn sum(&self, offset: usize, len: usize) -> Option<u64> {
+        self.frame.sum(self.place(offset), len)
+    }
+}
