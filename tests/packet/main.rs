@@ -10,6 +10,7 @@ mod broken;
 mod captures;
 mod checksums;
 mod consistency;
+mod detours;
 mod differential;
 mod flood;
 mod model;
