@@ -10,6 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub mod backend;
 pub mod correction;
 pub mod counter;
+pub mod direct;
 pub mod event;
 pub mod explain;
 pub mod filter;
@@ -39,7 +40,7 @@ pub use settings::Settings;
 
 /// Layout of everything in this module. A change of any type raises it; pins of another schema are left alone, never
 /// reinterpreted: the number is part of the pin directory's name.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// Types that may lie in a map: plain old data without padding.
 pub trait Plain: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + 'static {}
