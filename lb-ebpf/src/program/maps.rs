@@ -102,13 +102,12 @@ mod fib {
 /// The maps as seen by one run of a program.
 pub(super) struct Maps<const MODE: u32> {
     ctx: *mut xdp_md,
-    ingress: u32,
 }
 
 impl<const MODE: u32> Maps<MODE> {
     #[inline(always)]
-    pub(super) fn new(ctx: *mut xdp_md, ingress: u32) -> Self {
-        Self { ctx, ingress }
+    pub(super) fn new(ctx: *mut xdp_md) -> Self {
+        Self { ctx }
     }
 }
 
@@ -223,22 +222,24 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     }
     #[inline(always)]
     fn ingress(&self) -> u32 {
-        self.ingress
+        // Read where it is needed: it lies three pointers away, and packets that are not ours do not need it.
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.ctx).ingress_ifindex }
     }
     #[inline(always)]
     fn checksums_finished_later(&self) -> bool {
         // SAFETY: read at once.
-        unsafe { INTERFACES.get(self.ingress) }.is_some_and(|how| *how == settings::interface::GENERIC)
+        unsafe { INTERFACES.get(self.ingress()) }.is_some_and(|how| *how == settings::interface::GENERIC)
     }
 
     #[inline(always)]
     fn ask_kernel(&self, family: Family, src: &Addr, dst: &Addr) -> Result<Hop, Reason> {
-        ask(self.ctx, self.ingress, family, src, dst, MODE == LIVE)
+        ask(self.ctx, self.ingress(), family, src, dst, MODE == LIVE)
     }
 
     #[inline(always)]
     fn send(&self, ifindex: u32) -> bool {
-        ifindex == self.ingress || DEVICES.redirect(ifindex, 0).is_ok()
+        ifindex == self.ingress() || DEVICES.redirect(ifindex, 0).is_ok()
     }
 
     #[inline(always)]

@@ -10,8 +10,11 @@ use lb_common::abi::direct::{self, Direct};
 use object::{Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget};
 
 use super::layout::Layout;
+use super::load::OpenError;
+use super::load_error::LoadError;
 use super::maps::MapsError;
-use super::pins::Pins;
+use super::pins::{Pins, PinsError};
+use super::sys;
 
 /// `BPF_PSEUDO_MAP_VALUE`: the instruction loads the address of a map's value.
 const MAP_VALUE: u8 = 2;
@@ -25,19 +28,18 @@ pub(super) type Open = BTreeMap<&'static str, MapData>;
 ///
 /// # Errors
 /// The kernel refuses.
-pub(super) fn open(pins: &Pins, entries: impl Fn(&'static str) -> u32) -> Result<Open, MapsError> {
+pub(super) fn open(pins: &Pins, entries: impl Fn(&'static str) -> u32) -> Result<Open, OpenError> {
     let one = |table: Direct| {
         let (name, path) = (table.name, pins.map(table.name));
-        let refused = MapsError::refused(name);
         if path.exists() {
-            return Ok((name, MapData::from_pin(path).map_err(refused)?));
+            return Ok((name, MapData::from_pin(path).map_err(MapsError::refused(name))?));
         }
         let layout = Layout::direct(table);
         let value = table.entry.saturating_mul(entries(name));
         let map =
             aya_obj::Map::new_from_params(BPF_MAP_TYPE_ARRAY as u32, layout.key_size, value, 1, layout.flags);
-        let map = MapData::create(map, name, None).map_err(&refused)?;
-        super::sys::pin(map.fd().as_fd(), &path).map_err(|source| MapsError::Mmap { name, source })?;
+        let map = MapData::create(map, name, None).map_err(|e| Box::new(LoadError::new(e.into())))?;
+        sys::pin(map.fd().as_fd(), &path).map_err(PinsError::io("pin", &path))?;
         Ok((name, map))
     };
     direct::ALL.into_iter().map(one).collect()
@@ -75,4 +77,29 @@ pub(super) fn relocate(object: &mut [u8], maps: &Open) -> Result<(), object::Err
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::object;
+
+    /// What the kernel would be told, of a program that names every table.
+    #[test]
+    fn every_table_gets_its_place() {
+        let bytes = object::bytes().unwrap();
+        let named: Vec<_> = {
+            let file = ::object::File::parse(bytes).unwrap();
+            file.symbols()
+                .filter(|s| s.is_undefined())
+                .filter_map(|s| s.name().ok().map(str::to_owned))
+                .collect()
+        };
+        for table in direct::ALL {
+            assert!(named.iter().any(|name| name == table.name), "no program names {}", table.name);
+        }
+        let undefined: Vec<_> =
+            named.iter().filter(|name| !name.is_empty() && direct::table(name).is_none()).collect();
+        assert!(undefined.is_empty(), "nobody gives these a place: {undefined:?}");
+    }
 }
