@@ -13,11 +13,11 @@ use crate::lab::{LOOPBACK, all, in_lab, nat, served};
 /// A way to dress a frame, and how it is told.
 type Dress = (&'static str, fn(Vec<u8>) -> Vec<u8>);
 
-const CUSTOMER: u16 = 0x8100;
-const SERVICE: u16 = 0x88a8;
+pub(crate) const CUSTOMER: u16 = 0x8100;
+pub(crate) const SERVICE: u16 = 0x88a8;
 
 /// Puts tags behind the MAC addresses: priority 5, and a VLAN each.
-fn tag(mut frame: Vec<u8>, tags: &[u16]) -> Vec<u8> {
+pub(crate) fn tag(mut frame: Vec<u8>, tags: &[u16]) -> Vec<u8> {
     for (vlan, tag) in (7..7 + tags.len() as u8).zip(tags).rev() {
         let [a, b] = tag.to_be_bytes();
         frame.splice(12..12, [a, b, 0xa0, vlan]);
@@ -31,7 +31,7 @@ fn is_v6(frame: &[u8]) -> bool {
 
 /// Puts words of options behind an IPv4 header (RFC 791, section 3.1: 1 is no operation), extension headers of eight bytes
 /// behind an IPv6 header (RFC 8200, section 4: the first byte is the next header, the rest padding).
-fn options(mut frame: Vec<u8>, words: usize, headers: &[u8]) -> Vec<u8> {
+pub(crate) fn options(mut frame: Vec<u8>, words: usize, headers: &[u8]) -> Vec<u8> {
     if is_v6(&frame) {
         let mut next = frame[20];
         for kind in headers.iter().rev() {

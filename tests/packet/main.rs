@@ -17,5 +17,6 @@ mod model;
 mod nat;
 mod not_ours;
 mod nowhere;
+mod table;
 mod verifier;
 mod way_back;
