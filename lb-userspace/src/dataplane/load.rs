@@ -12,6 +12,7 @@ use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::programs::XdpAttachType;
 use lb_common::abi::{direct, names};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 use super::layout::{self, Layout, WrongLayout};
 use super::load_error::LoadError;
@@ -128,6 +129,7 @@ impl Dataplane {
     /// are then as they were.
     pub fn open(options: &Options) -> Result<Opened, OpenError> {
         options.sizes.check()?;
+        lock_what_maps_need();
         let needed = object::layouts()?;
         let build = object::build()?;
         let pins = Pins::new(&options.pins);
@@ -292,6 +294,12 @@ fn fill_stages(ebpf: &mut Ebpf) -> Result<(), OpenError> {
         stages.set(place, program, 0).map_err(&refused)?;
     }
     Ok(())
+}
+
+/// Kernels before 5.11 count the memory of maps as locked by this process, and let it lock next to nothing. Where the limit
+/// cannot be raised, the kernel says what it misses.
+fn lock_what_maps_need() {
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
 }
 
 /// Whether programs may use the clock that is cheap to read. What cannot be found out is taken for missing.
