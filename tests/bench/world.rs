@@ -61,7 +61,7 @@ impl Setup {
             let service = self.service(number);
             (service.name.clone(), service.into())
         });
-        Desired { interfaces: BTreeMap::new(), services: services.collect() }
+        Desired { services: services.collect(), ..Desired::default() }
     }
 
     /// A service.

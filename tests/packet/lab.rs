@@ -86,6 +86,7 @@ pub(crate) fn all() -> Vec<Served> {
         (Protocol::Tcp, true, Mode::L2) => "tcp6-l2",
         (Protocol::Udp, false, Mode::L2) => "udp4-l2",
         (Protocol::Udp, true, Mode::L2) => "udp6-l2",
+        _ => unreachable!("services begin in two modes"),
     };
     let mut all = Vec::new();
     for mode in [Mode::Nat, Mode::L2] {

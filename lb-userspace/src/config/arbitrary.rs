@@ -1,9 +1,11 @@
 //! Arbitrary valid configurations, for property tests.
 
+use crate::model::Sources;
 use crate::model::{
     Admin, Announce, AttachMode, Backend, Check, CheckKind, Desired, HttpMethod, Listen, Mode, OnDown,
     Protocol, Service, Tracking,
 };
+use ipnet::{Ipv4Net, Ipv6Net};
 use lb_common::maglev;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -79,7 +81,7 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
                 }
             };
             let backends = backends.into_iter().map(|(host, own_port, weight, admin)| {
-                let port = if mode == Mode::L2 { port } else { own_port };
+                let port = if mode.keeps_destination() { port } else { own_port };
                 let address = SocketAddr::new(address(1, host), port);
                 (address, Backend { address, weight, admin })
             });
@@ -103,8 +105,14 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
 pub(crate) fn desired() -> impl Strategy<Value = Desired> {
     let interfaces = btree_map("[a-z][a-z0-9._-]{0,13}", select(AttachMode::ALL), 0..4);
     let services = (0..5).map(|index| option::of(service(index))).collect::<Vec<_>>();
-    (interfaces, services).prop_map(|(interfaces, services)| Desired {
+    let sources = (option::of((any::<u32>(), 8_u8..=32)), option::of((any::<u128>(), 32_u8..=128)));
+    let sources = sources.prop_map(|(v4, v6)| Sources {
+        v4: v4.map(|(bits, len)| Ipv4Net::new_assert(bits.into(), len).trunc()),
+        v6: v6.map(|(bits, len)| Ipv6Net::new_assert(bits.into(), len).trunc()),
+    });
+    (interfaces, sources, services).prop_map(|(interfaces, sources, services)| Desired {
         interfaces,
+        sources,
         services: services
             .into_iter()
             .flatten()

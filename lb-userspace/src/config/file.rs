@@ -33,6 +33,9 @@ pub struct Agent {
     /// Interfaces that are attached. Unsaid, those that are attached stay; an empty list attaches none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interfaces: Option<Vec<Interface>>,
+    /// Prefixes that outer headers come from, one a family: `"198.18.0.0/15"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encap_source: Option<Vec<String>>,
     /// Address and port of the metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
@@ -97,7 +100,7 @@ pub struct Service {
     pub name: String,
     /// Where it listens: `tcp://192.0.2.10:443`.
     pub listen: String,
-    /// `nat` or `l2`.
+    /// `nat`, `l2`, `ipip` or `gue`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
     /// `maglev`.

@@ -19,6 +19,8 @@ pub(super) enum Type {
     Flag,
     /// A table.
     Table(&'static [Key]),
+    /// An array of texts.
+    Texts,
     /// A text or a table.
     TextOrTable(&'static [Key]),
     /// An array of tables.
@@ -43,6 +45,7 @@ const AGENT: &[Key] = &[
         Type::TextsOrTables(INTERFACE),
         r#"interfaces = ["eth0", { name = "eth1", mode = "generic" }]"#,
     ),
+    Key("encap-source", Type::Texts, r#"encap-source = ["198.18.0.0/15", "2001:db8:f::/64"]"#),
     Key("metrics", Type::Text, r#"metrics = "127.0.0.1:9990""#),
 ];
 
@@ -131,6 +134,7 @@ pub(super) fn prune(table: &mut DeTable<'_>, keys: &'static [Key], path: &Path, 
                 prune(table, keys, &place, out);
                 true
             }
+            (Type::Texts, DeValue::Array(array)) => array.iter().all(|item| item.get_ref().is_str()),
             (Type::Tables(keys), DeValue::Array(array)) => {
                 let fits = array.iter().all(|item| item.get_ref().is_table());
                 prune_each(array, keys, &place, out);
@@ -263,8 +267,11 @@ mod tests {
         assert_eq!(names(DEFAULTS), fields(&defaults));
         let interface = file::InterfaceTable { name: "x".into(), mode: text() };
         assert_eq!(names(INTERFACE), fields(&interface));
-        let agent =
-            file::Agent { interfaces: Some(vec![file::Interface::Table(interface)]), metrics: text() };
+        let agent = file::Agent {
+            interfaces: Some(vec![file::Interface::Table(interface)]),
+            encap_source: Some(vec![]),
+            metrics: text(),
+        };
         assert_eq!(names(AGENT), fields(&agent));
         assert_eq!(names(FILE), fields(file::File { agent, defaults, service: vec![service] }));
     }

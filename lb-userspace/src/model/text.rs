@@ -99,7 +99,7 @@ macro_rules! words {
 
 words!(AttachMode, "attach mode", later & [], Auto = "auto", Native = "native", Generic = "generic");
 words!(Protocol, "protocol", later & ["sctp"], Tcp = "tcp", Udp = "udp");
-words!(Mode, "mode", later & ["snat", "ipip", "gue"], Nat = "nat", L2 = "l2");
+words!(Mode, "mode", later & ["snat"], Nat = "nat", L2 = "l2", Ipip = "ipip", Gue = "gue");
 words!(OnDown, "on-down", later & [], Rehash = "rehash", Keep = "keep");
 words!(Announce, "announce", later & [], Interface = "interface", None = "none");
 words!(Tracking, "tracking", later & [], Adaptive = "adaptive", Always = "always", Never = "never");

@@ -30,6 +30,8 @@ fn flags(wanted: &Service) -> u32 {
     let mode = match wanted.mode {
         Mode::Nat => service::flags::NAT,
         Mode::L2 => service::flags::L2,
+        Mode::Ipip => service::flags::IPIP,
+        Mode::Gue => service::flags::GUE,
     };
     let tracking = match wanted.tracking {
         Tracking::Adaptive => 0,
@@ -241,7 +243,10 @@ fn target_block(
         };
         keep[index] = true;
         let flags = bits | was.flags & backend::flags::RESOLVED;
-        let correction = Correction::new((listen.addr, listen.port()), (was.addr, was.port));
+        let correction = match wanted.mode {
+            Mode::Nat => Correction::new((listen.addr, listen.port()), (was.addr, was.port)),
+            _ => Correction::default(),
+        };
         target.entries[index] = with_next_hop(BackendEntry { flags, correction, ..was }, hop);
     }
     for (entry, keep) in target.entries.iter_mut().zip(keep) {
