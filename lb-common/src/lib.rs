@@ -16,6 +16,7 @@
 //! | [`table`] | where does a key live in a two-choice table |
 //! | [`checksum`] | what is the new checksum |
 //! | [`nat`], [`l2`], [`encap`] | which bytes change |
+//! | [`decap`] | what does a backend without tunnel devices do |
 //! | [`icmp`] | what is a client told whose packet is too big |
 //! | [`pipeline`] | all of it in order |
 //! | [`stage`], [`detour`], [`wrap`] | what does another program do, and why |
@@ -27,6 +28,7 @@
 pub mod abi;
 pub mod addr;
 pub mod checksum;
+pub mod decap;
 pub mod detour;
 pub mod encap;
 pub mod hash;

@@ -17,6 +17,8 @@ pub const WRAP_DRY: &str = "lb_wrap_dry";
 pub const ANSWER: &str = "lb_answer";
 /// The same for [`EXPLAIN_PROGRAM`].
 pub const ANSWER_DRY: &str = "lb_answer_dry";
+/// XDP program that takes packets out of others, for backends. Loaded by `lb decap` alone.
+pub const DECAP_PROGRAM: &str = "lb_decap";
 /// XDP program that passes everything: the far end of a veth needs one.
 pub const PASS: &str = "lb_pass";
 
@@ -59,6 +61,11 @@ pub const STAGES: &str = "STAGES";
 pub const HAND: &str = "HAND";
 /// Packets that each CPU made itself in this second. Each build has its own, too.
 pub const ANSWERS: &str = "ANSWERS";
+
+/// Whom [`DECAP_PROGRAM`] works for.
+pub const DECAP: &str = "DECAP";
+/// What it did.
+pub const DECAP_COUNTS: &str = "DECAP_COUNTS";
 
 /// Every map that is pinned and adopted.
 pub const MAPS: [&str; 16] = [

@@ -61,6 +61,12 @@ pub trait Frame {
         false
     }
 
+    /// Takes `by` bytes off the front. `false`: it cannot, and nothing changed.
+    #[inline(always)]
+    fn strip(&mut self, _by: usize) -> bool {
+        false
+    }
+
     /// Leaves the first `len` bytes. `false`: it cannot, and nothing changed.
     #[inline(always)]
     fn cut(&mut self, _len: usize) -> bool {
@@ -108,6 +114,12 @@ impl Frame for Vec<u8> {
     fn grow(&mut self, by: usize) -> bool {
         self.splice(0..0, core::iter::repeat_n(0, by));
         true
+    }
+
+    fn strip(&mut self, by: usize) -> bool {
+        let there = by <= self.as_slice().len();
+        self.drain(..by.min(self.as_slice().len()));
+        there
     }
 
     fn cut(&mut self, len: usize) -> bool {

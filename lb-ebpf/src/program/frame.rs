@@ -91,6 +91,14 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn strip(&mut self, by: usize) -> bool {
+        // SAFETY: as in `grow`.
+        let stripped = unsafe { bpf_xdp_adjust_head(self.ctx, by as i32) } == 0;
+        self.read();
+        stripped
+    }
+
+    #[inline(always)]
     fn cut(&mut self, len: usize) -> bool {
         let mut there = self.len();
         // The difference of two pointers is taken whole: half of one the verifier refuses.

@@ -1,5 +1,6 @@
 //! Entry points. Each makes a view of the packet and one of the maps, and lets `lb-common` decide.
 
+mod decap;
 mod frame;
 mod maps;
 

@@ -253,10 +253,8 @@ mod tests {
 
     #[test]
     fn modes_to_come_are_refused_as_such() {
-        for mode in ["snat", "ipip", "gue"] {
-            let error = mode.parse::<Mode>().unwrap_err();
-            assert!(error.message.contains("not available in this version"), "{error}");
-        }
+        let error = "snat".parse::<Mode>().unwrap_err();
+        assert!(error.message.contains("not available in this version"), "{error}");
         assert!("nta".parse::<Mode>().unwrap_err().remedy.contains("did you mean \"nat\""));
     }
 
