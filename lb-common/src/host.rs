@@ -1,8 +1,8 @@
 //! The maps as vectors: the shipped decision without a kernel, for tests, models and fuzzing.
 
 use crate::abi::{
-    BackendCounters, BackendEntry, Filter, FlowKey, FlowValue, Hand, Key, NeighbourEntry, Report, ReverseEntry,
-    RingLine, RouteEntry, ServiceEntry, Settings, limits, tag,
+    BackendCounters, BackendEntry, Filter, FlowKey, FlowValue, Hand, Key, NeighbourEntry, Report,
+    ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, limits, tag,
 };
 use crate::addr::{Addr, Family};
 use crate::packet::Frame;

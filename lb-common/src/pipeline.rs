@@ -243,8 +243,11 @@ fn towards<F: Frame + ?Sized, T: Tables>(
         let new = New { addr: &backend.addr, port: backend.port, correction: backend.correction };
         nat::rewrite(frame, &packet, End::Destination, new, sum, checksum)
     } else {
-        let written =
-            if checksum != packet.checksum { nat::write_checksum(frame, &packet, checksum) } else { Some(()) };
+        let written = if checksum != packet.checksum {
+            nat::write_checksum(frame, &packet, checksum)
+        } else {
+            Some(())
+        };
         if service.flags & ENCAPSULATES != 0 {
             return wrap::hand_over(frame, tables, &packet, service, &choice);
         }

@@ -16,17 +16,21 @@ const UPLOAD: usize = 10 << 20;
 /// Requests, each by a connection of its own.
 const REQUESTS: usize = 40;
 
-/// `lb decap` on a backend.
-struct Decap<'n> {
+/// `lb decap` or `lb pass` on a machine, until this value ends.
+struct Helper<'n> {
     ns: &'n Namespace,
     pins: PathBuf,
 }
 
-impl<'n> Decap<'n> {
-    fn attach(ns: &'n Namespace, arguments: &[&str]) -> Self {
+impl<'n> Helper<'n> {
+    fn run(ns: &'n Namespace, verb: &str, arguments: &[&str]) -> Self {
         let this = Self { ns, pins: PathBuf::from(format!("/sys/fs/bpf/{}", ns.name())) };
-        this.ok(&[&["decap", "eth0"], arguments].concat());
+        this.ok(&[&[verb], arguments].concat());
         this
+    }
+
+    fn decap(ns: &'n Namespace, arguments: &[&str]) -> Self {
+        Self::run(ns, "decap", &[&["eth0"], arguments].concat())
     }
 
     fn ok(&self, arguments: &[&str]) -> String {
@@ -36,22 +40,23 @@ impl<'n> Decap<'n> {
         ran.stdout
     }
 
-    /// How often an outcome was.
+    /// How often an outcome of `lb decap` was.
     fn count(&self, outcome: &str) -> u64 {
         let all: serde_json::Value = serde_json::from_str(&self.ok(&["decap", "-o", "json"])).unwrap();
         all[0]["counts"][outcome].as_u64().unwrap()
     }
 }
 
-impl Drop for Decap<'_> {
+impl Drop for Helper<'_> {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(format!("{}-decap", self.pins.display()));
+        for verb in ["decap", "pass"] {
+            let _ = std::fs::remove_dir_all(format!("{}-{verb}", self.pins.display()));
+        }
     }
 }
 
 fn start(backends: &[Arc<Namespace>; 2], listen: &str) -> Vec<Nginx> {
-    let start =
-        |number: usize| Nginx::start(&backends[number], &format!("b{number}"), &[listen.to_owned()]);
+    let start = |number: usize| Nginx::start(&backends[number], &format!("b{number}"), &[listen.to_owned()]);
     (0..backends.len()).map(start).collect()
 }
 
@@ -87,7 +92,7 @@ fn one_arm(mode: &str, inner: Family, outer: Family) {
     let net = Lan::attached(Return::Direct);
     let servers = start(&net.backends, &inner.socket(Lan::vip(inner), 80));
     let decaps = net.backends.each_ref().map(|backend| {
-        Decap::attach(backend, &["--from", outer.pick("10.0.2.2", "fd00:2::2"), "--kind", mode])
+        Helper::decap(backend, &["--from", outer.pick("10.0.2.2", "fd00:2::2"), "--kind", mode])
     });
     let listen = format!("tcp://{}", inner.socket(Lan::vip(inner), 80));
     let [one, two] = [0, 1].map(|number| outer.socket(Lan::backend(outer, number), 80));
@@ -142,8 +147,13 @@ fn narrow(mode: &str, family: Family) {
         let vip = Routed::vip(family);
         backend.address("lo", &format!("{vip}/{}", family.pick("32", "128"))).unwrap();
     }
+    // Answers go back out of the interface that packets came by.
+    let _pass = Helper::run(&net.router, "pass", &["l0"]);
     let servers = start(&net.backends, &family.socket(Routed::vip(family), 80));
-    let decaps = net.backends.each_ref().map(|backend| Decap::attach(backend, &["--from", family.pick("198.18.0.0/15", "2001:db8:f::/64")]));
+    let decaps = net
+        .backends
+        .each_ref()
+        .map(|backend| Helper::decap(backend, &["--from", family.pick("198.18.0.0/15", "2001:db8:f::/64")]));
     let file = net.lb.directory().join("lb.toml");
     let [one, two] = [0, 1].map(|number| family.socket(Routed::backend(family, number), 80));
     let text = format!(
@@ -182,7 +192,7 @@ fn others_are_passed() {
     }
     let net = Lan::attached(Return::Direct);
     let _servers = start(&net.backends, &Family::V4.socket(Lan::vip(Family::V4), 80));
-    let decaps = net.backends.each_ref().map(|backend| Decap::attach(backend, &["--from", "10.0.2.3"]));
+    let decaps = net.backends.each_ref().map(|backend| Helper::decap(backend, &["--from", "10.0.2.3"]));
     net.add_service("web", Family::V4, &["--mode", "ipip"]);
     assert!(!reaches(&net.client, "http://10.0.2.100/id"));
     let foreign: u64 = decaps.iter().map(|decap| decap.count("foreign-source")).sum();
@@ -193,6 +203,6 @@ fn others_are_passed() {
     assert!(ran.code == 1 && ran.stderr.contains("with other options"), "{}", ran.stderr);
     let same = decaps[0].ok(&["decap", "eth0", "--from", "10.0.2.3"]);
     assert!(same.contains("nothing changed"), "{same}");
-    let listed = decaps[0].ok(&["decap"]);
+    let listed: String = decaps.iter().map(|decap| decap.ok(&["decap"])).collect();
     assert!(listed.contains("10.0.2.3/32") && listed.contains("foreign-source"), "{listed}");
 }

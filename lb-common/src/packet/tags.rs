@@ -77,7 +77,9 @@ impl<F: Frame + ?Sized> Frame for Untagged<'_, F> {
     #[inline(always)]
     fn grow(&mut self, by: usize) -> bool {
         // All that there may be; what follows fewer of them is for the caller to write.
-        let Some(tags) = self.frame.at::<{ 2 * TAG }>(FIRST).map(|tags| double(tags, 0)) else { return false };
+        let Some(tags) = self.frame.at::<{ 2 * TAG }>(FIRST).map(|tags| double(tags, 0)) else {
+            return false;
+        };
         if !self.frame.grow(by) {
             return false;
         }

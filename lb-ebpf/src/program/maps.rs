@@ -8,8 +8,8 @@ use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{
     Answers, BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, Hand, NeighbourEntry,
-    ReasonCounters, Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, answers, event, limits,
-    settings,
+    ReasonCounters, Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, answers, event,
+    limits, settings,
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::pipeline::{Hop, Tables};

@@ -138,7 +138,8 @@ fn list(session: &mut Session) -> Result<()> {
 }
 
 fn kinds(wanted: &Wanted) -> Vec<String> {
-    let gue = wanted.gue.map(|port| if port == GUE_PORT { "gue".into() } else { format!("gue, port {port}") });
+    let gue =
+        wanted.gue.map(|port| if port == GUE_PORT { "gue".into() } else { format!("gue, port {port}") });
     wanted.ipip.then(|| "ipip".to_owned()).into_iter().chain(gue).collect()
 }
 

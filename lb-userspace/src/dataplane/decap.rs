@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::Ebpf;
+use aya::maps::{Array, Map, MapData, PerCpuArray};
 use ipnet::IpNet;
 use lb_common::abi::decap::{ADDRESSES, DecapSource, SOURCES, kinds};
 use lb_common::abi::{DecapConfig, DecapCounts, names};
@@ -249,7 +249,8 @@ fn counts(maps: &Path) -> Result<Vec<(Outcome, u64)>, MapsError> {
     let refused = MapsError::refused(names::DECAP_COUNTS);
     let map =
         MapData::from_pin(maps.join(names::DECAP_COUNTS)).and_then(Map::from_map_data).map_err(&refused)?;
-    let rows = PerCpuArray::<_, DecapCounts>::try_from(map).map_err(&refused)?.get(&0, 0).map_err(&refused)?;
+    let rows =
+        PerCpuArray::<_, DecapCounts>::try_from(map).map_err(&refused)?.get(&0, 0).map_err(&refused)?;
     let count = |outcome: Outcome| rows.iter().map(|row| row.counts[outcome as usize]).sum();
     Ok(Outcome::ALL.iter().map(|outcome| (*outcome, count(*outcome))).collect())
 }
@@ -274,7 +275,9 @@ fn remove_maps(dir: &Path) -> Result<(), PinsError> {
         pins::remove(&pin)?;
     }
     match std::fs::remove_dir(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(PinsError::io("remove", dir)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(PinsError::io("remove", dir)(error))
+        }
         _ => Ok(()),
     }
 }
