@@ -105,7 +105,7 @@ reasons! {
     ToThisMachine = 20, "to-this-machine", Pass;
     /// With its outer header it would be larger than the way to the backend takes, and its sender was told (ICMP).
     ToldTooBig = 21, "told-too-big", Answer;
-    /// With its outer header it would be larger than the way to the backend takes, and its sender was not told: too many were just now.
+    /// With its outer header it would be larger than the way to the backend takes, and its sender was not told: too many were just now, or it is too short to quote.
     TooBig = 22, "too-big", Drop;
     /// There is no source address for an outer header of the backend's family.
     NoOuterSource = 23, "no-outer-source", Drop;

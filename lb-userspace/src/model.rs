@@ -113,6 +113,16 @@ pub enum Tracking {
     Never,
 }
 
+/// Whether headers around packets have a checksum of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EncapChecksum {
+    /// No: the packet inside has its own (RFC 6935 and 6936).
+    #[default]
+    None,
+    /// In outer UDP headers, over all that they carry.
+    Udp,
+}
+
 /// A service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -132,6 +142,8 @@ pub struct Service {
     pub idle_timeout: Duration,
     /// Which flows have entries.
     pub tracking: Tracking,
+    /// Whether outer headers have a checksum.
+    pub encap_checksum: EncapChecksum,
     /// Slots of its ring: a prime of [`lb_common::maglev::SIZES`].
     pub ring_size: u32,
     /// Backends by address.

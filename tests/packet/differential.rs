@@ -293,6 +293,7 @@ fn assert_every_reason_but(seen: &BTreeMap<Reason, i32>) {
         Reason::Unfinished,
         Reason::NoHeadroom,
         Reason::TooBig,
+        Reason::NoProgram,
     ];
     for reason in Reason::ALL.iter().filter(|reason| !others.contains(reason)) {
         assert!(seen.contains_key(reason), "no packet was {reason:?}: {seen:?}");

@@ -10,7 +10,7 @@ use etherparse::{
 use lb_common::abi::names;
 use lb_common::reason::Reason;
 use lb_tests::frame::{FROM_CLIENT, Flow, Macs, get, put};
-use lb_userspace::model::{Backend, Mode};
+use lb_userspace::model::{Backend, EncapChecksum, Mode};
 use lb_userspace::plan::NextHop;
 
 use crate::case::{TX, forwarded, refused};
@@ -301,5 +301,49 @@ fn without_a_source_nothing_is_sent() {
     every_pair(|lab, served, _| {
         lab.kernel.tables.settings.set_sources(None, None).expect("there are settings");
         lab.flow("no source", &served.request().data()).expect(refused(served, Reason::NoOuterSource));
+    });
+}
+
+/// The frame behind VLAN tags.
+fn tagged(frame: &[u8], tags: &[u16]) -> Vec<u8> {
+    let tags: Vec<u8> = tags.iter().flat_map(|tag| [tag.to_be_bytes(), [0, 7]].concat()).collect();
+    [&frame[..12], &tags, &frame[12..]].concat()
+}
+
+#[test]
+fn tags_stay_behind_and_come_back_with_answers() {
+    every_pair(|lab, served, v6| {
+        for tags in [&[0x8100][..], &[0x88a8, 0x8100]] {
+            let frame = served.request().data().carrying(vec![3; 301]).build();
+            let out = sent(lab, &tagged(&frame, tags));
+            let varied = Varied::of(&out, served.mode, v6);
+            assert_eq!(out, around(&frame, served, 0, varied), "{} with {tags:x?}", served.name);
+
+            let overhead = if v6 { 40 } else { 20 } + if served.mode == Mode::Gue { 8 } else { 0 };
+            let large = served.request().data().carrying(vec![9; 1460]).build();
+            let answer = tagged(&told(served, &large, MTU - overhead), tags);
+            assert_eq!(sent(lab, &tagged(&large, tags)), answer, "{} with {tags:x?}", served.name);
+        }
+    });
+}
+
+#[test]
+fn outer_checksums_are_right_where_they_are_asked_for() {
+    every_pair(|lab, served, v6| {
+        lab.change(served.name, |service| service.encap_checksum = EncapChecksum::Udp);
+        for length in [0, 1, 2, 3, 511, 512, 1380] {
+            let frame = served.request().data().carrying(vec![0xa5; length]).build();
+            let mut out = sent(lab, &frame);
+            let varied = Varied::of(&out, served.mode, v6);
+            let (ip, addresses) = if v6 { (40, 8..40) } else { (20, 12..20) };
+            if served.mode == Mode::Gue {
+                let udp = &out[ETH + ip..];
+                let pseudo = [&out[ETH..][addresses], &[0, 17], &(udp.len() as u16).to_be_bytes()].concat();
+                assert_eq!(lb_tests::oracle::sum(&[&pseudo, udp].concat()), 0xffff, "{length} bytes");
+                assert_ne!(get(&out, ETH + ip + 6), 0);
+                put(&mut out, ETH + ip + 6, 0);
+            }
+            assert_eq!(out, around(&frame, served, 0, varied), "{length} bytes: nothing else differs");
+        }
     });
 }

@@ -10,6 +10,7 @@ mod broken;
 mod captures;
 mod checksums;
 mod consistency;
+mod decap;
 mod differential;
 mod encap;
 mod flood;

@@ -1,7 +1,9 @@
 //! Where outer headers come from: what the operator gave, else an address of this machine.
 
-use crate::model::Sources;
+use crate::model::{Service, Sources};
 use ipnet::{Ipv4Net, Ipv6Net};
+use lb_common::abi::Settings;
+use lb_common::addr::Family;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -24,6 +26,17 @@ pub(super) fn chosen(
     (wanted.v4.or(v4), wanted.v6.or(v6))
 }
 
+/// Families of outer headers that a service needs and that there is no source for.
+pub(super) fn missing(service: &Service, settings: &Settings) -> impl Iterator<Item = &'static str> {
+    let needs = |v4: bool| {
+        service.mode.encapsulates() && service.backends.keys().any(|address| address.is_ipv4() == v4)
+    };
+    [(needs(true), Family::V4, "IPv4"), (needs(false), Family::V6, "IPv6")]
+        .into_iter()
+        .filter(|(needed, family, _)| *needed && settings.outer_source(*family, 0).is_none())
+        .map(|(.., name)| name)
+}
+
 /// Whether an address means something beyond its link.
 fn reachable(address: IpAddr) -> bool {
     match address {
@@ -38,6 +51,18 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn families_without_a_source_are_named() {
+        use crate::config::check;
+        let text = "[[service]]\nname = \"web\"\nlisten = \"tcp://192.0.2.10:80\"\nmode = \"gue\"\n\
+                    [[service.backend]]\naddress = \"fd00::1\"\n[[service.backend]]\naddress = \"10.0.0.1\"\n";
+        let mut service = Service::clone(&check(text, "lb.toml").unwrap().desired.services["web"]);
+        let settings = Settings { source4: 1, ..Settings::default() };
+        assert_eq!(missing(&service, &settings).collect::<Vec<_>>(), ["IPv6"]);
+        service.mode = crate::model::Mode::L2;
+        assert_eq!(missing(&service, &settings).count(), 0);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use crate::model::Sources;
 use crate::model::{
-    Admin, Announce, AttachMode, Backend, Check, CheckKind, Desired, HttpMethod, Listen, Mode, OnDown,
-    Protocol, Service, Tracking,
+    Admin, Announce, AttachMode, Backend, Check, CheckKind, Desired, EncapChecksum, HttpMethod, Listen, Mode,
+    OnDown, Protocol, Service, Tracking,
 };
 use ipnet::{Ipv4Net, Ipv6Net};
 use lb_common::maglev;
@@ -59,6 +59,7 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
         select(OnDown::ALL),
         select(Announce::ALL),
         select(Tracking::ALL),
+        select(EncapChecksum::ALL),
         select(maglev::SIZES.as_slice()),
     );
     let backends = vec((1_u8..=250, 1_u16.., 0..=Backend::MAX_WEIGHT, admin()), 0..6);
@@ -68,7 +69,7 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
             name,
             v6,
             port,
-            (protocol, mode, on_down, announce, tracking, ring_size),
+            (protocol, mode, on_down, announce, tracking, encap_checksum, ring_size),
             check,
             idle,
             backends,
@@ -94,6 +95,7 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
                 announce,
                 idle_timeout: Duration::from_secs(idle),
                 tracking,
+                encap_checksum,
                 ring_size,
                 backends: backends.collect(),
             }

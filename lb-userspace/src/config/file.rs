@@ -84,6 +84,9 @@ pub struct Defaults {
     /// See [`Service::tracking`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracking: Option<String>,
+    /// See [`Service::encap_checksum`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encap_checksum: Option<String>,
     /// See [`Service::ring_size`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ring_size: Option<i64>,
@@ -118,6 +121,9 @@ pub struct Service {
     /// `adaptive`, `always` or `never`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracking: Option<String>,
+    /// `none` or `udp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encap_checksum: Option<String>,
     /// One of [`lb_common::maglev::SIZES`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ring_size: Option<i64>,
@@ -240,6 +246,7 @@ pub(super) struct Options<'a> {
     pub(super) announce: Option<&'a str>,
     pub(super) idle_timeout: Option<&'a str>,
     pub(super) tracking: Option<&'a str>,
+    pub(super) encap_checksum: Option<&'a str>,
     pub(super) ring_size: Option<i64>,
     pub(super) check: Option<&'a Check>,
 }
@@ -256,6 +263,7 @@ macro_rules! options {
                     announce: self.announce.as_deref(),
                     idle_timeout: self.idle_timeout.as_deref(),
                     tracking: self.tracking.as_deref(),
+                    encap_checksum: self.encap_checksum.as_deref(),
                     ring_size: self.ring_size,
                     check: self.check.as_ref(),
                 }

@@ -5,7 +5,7 @@
 use super::convert::Placed;
 use super::finding::Findings;
 use super::finding::Path;
-use crate::model::{Listen, Mode, Protocol, Service};
+use crate::model::{EncapChecksum, Listen, Mode, Protocol, Service};
 use lb_common::abi::limits::BACKENDS_PER_SERVICE;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -59,6 +59,16 @@ pub(super) fn alone(placed: &Placed, out: &mut Findings) {
                 "write the address of the machine that serves",
             );
         }
+    }
+    if service.encap_checksum == EncapChecksum::Udp && service.mode != Mode::Gue {
+        out.warn(
+            at.key("encap-checksum"),
+            format!(
+                "service {name}: mode {} has no outer UDP header, encap-checksum says nothing",
+                service.mode
+            ),
+            "write mode = \"gue\", or leave encap-checksum out",
+        );
     }
     let limit = BACKENDS_PER_SERVICE as usize;
     let count = service.backends.len();

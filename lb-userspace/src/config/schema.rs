@@ -59,12 +59,13 @@ const ANNOUNCE: Key = Key("announce", Type::Text, r#"announce = "interface""#);
 const IDLE_TIMEOUT: Key =
     Key("idle-timeout", Type::Text, r#"a duration with a unit, in quotes: idle-timeout = "15m""#);
 const TRACKING: Key = Key("tracking", Type::Text, r#"tracking = "adaptive""#);
+const ENCAP_CHECKSUM: Key = Key("encap-checksum", Type::Text, r#"encap-checksum = "udp""#);
 const RING_SIZE: Key = Key("ring-size", Type::Number, "ring-size = 16381");
 const SERVICE_CHECK: Key =
     Key("check", Type::TextOrTable(CHECK), r#"[service.check] with kind = "http", or check = "http:/""#);
 
 const DEFAULTS: &[Key] =
-    &[MODE, SCHEDULER, ON_DOWN, ANNOUNCE, IDLE_TIMEOUT, TRACKING, RING_SIZE, SERVICE_CHECK];
+    &[MODE, SCHEDULER, ON_DOWN, ANNOUNCE, IDLE_TIMEOUT, TRACKING, ENCAP_CHECKSUM, RING_SIZE, SERVICE_CHECK];
 
 const SERVICE: &[Key] = &[
     Key("name", Type::Text, r#"name = "web""#),
@@ -75,6 +76,7 @@ const SERVICE: &[Key] = &[
     ANNOUNCE,
     IDLE_TIMEOUT,
     TRACKING,
+    ENCAP_CHECKSUM,
     RING_SIZE,
     SERVICE_CHECK,
     Key("backend", Type::Tables(BACKEND), "[[service.backend]], with two brackets, once for each backend"),
@@ -249,6 +251,7 @@ mod tests {
             announce: text(),
             idle_timeout: text(),
             tracking: text(),
+            encap_checksum: text(),
             ring_size: Some(1),
             check: Some(file::Check::Table(check.clone())),
             backend: vec![backend],
@@ -261,6 +264,7 @@ mod tests {
             announce: text(),
             idle_timeout: text(),
             tracking: text(),
+            encap_checksum: text(),
             ring_size: Some(1),
             check: Some(file::Check::Table(check)),
         };

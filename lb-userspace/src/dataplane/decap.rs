@@ -163,7 +163,7 @@ pub fn attach(
     // Of an interface that is gone and had this index.
     remove_maps(&maps)?;
     pins::make_dir(&maps)?;
-    let attached = pin_maps(&ebpf, &maps).and_then(|()| attach_as(&ebpf, ifindex, name, mode, &dir));
+    let attached = pin_parts(&ebpf, &maps).and_then(|()| attach_as(&ebpf, ifindex, name, mode, &dir));
     if attached.is_err() {
         remove_maps(&maps)?;
     }
@@ -260,7 +260,13 @@ fn maps_of(dir: &Path, ifindex: u32) -> PathBuf {
     dir.join(format!("{ifindex}-maps"))
 }
 
-fn pin_maps(ebpf: &Ebpf, dir: &Path) -> Result<(), AttachError> {
+fn pin_parts(ebpf: &Ebpf, dir: &Path) -> Result<(), AttachError> {
+    if let Some(program) = ebpf.program(names::DECAP_PROGRAM) {
+        // For `bpftool`, and to be run on packets.
+        let path = dir.join(names::DECAP_PROGRAM);
+        let fd = program.fd().map_err(Box::new)?;
+        sys::pin(fd.as_fd(), &path).map_err(PinsError::io("pin", &path))?;
+    }
     for name in [names::DECAP, names::DECAP_COUNTS] {
         let path = dir.join(name);
         if let Some(Map::Array(map) | Map::PerCpuArray(map)) = ebpf.map(name) {

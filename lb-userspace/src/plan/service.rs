@@ -3,7 +3,7 @@
 use super::step::{Step, Why};
 use super::{Allocator, Moves, NextHop, Observed, Plan, PlanError, RingCache};
 use crate::dataplane::tables::Tables;
-use crate::model::{Admin, Backend, Health, Mode, OnDown, Protocol, Service, Tracking};
+use crate::model::{Admin, Backend, EncapChecksum, Health, Mode, OnDown, Protocol, Service, Tracking};
 use lb_common::abi::{BackendEntry, Correction, Key, ReverseEntry, ServiceEntry, backend, service};
 use lb_common::{hash, maglev, slot::Slot};
 use std::cell::{Cell, OnceCell};
@@ -38,7 +38,11 @@ fn flags(wanted: &Service) -> u32 {
         Tracking::Always => service::flags::TRACK_ALWAYS,
         Tracking::Never => service::flags::TRACK_NEVER,
     };
-    mode | tracking
+    let checksum = match wanted.encap_checksum {
+        EncapChecksum::None => 0,
+        EncapChecksum::Udp => service::flags::ENCAP_CHECKSUM,
+    };
+    mode | tracking | checksum
 }
 
 /// What may be done with a backend, as bits of [`backend::flags`] without the next hop's.

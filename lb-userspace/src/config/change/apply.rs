@@ -176,6 +176,7 @@ fn set_service(desired: &Desired, name: &str, set: &BTreeMap<String, String>) ->
             "announce" => shape.announce = text,
             "idle-timeout" => shape.idle_timeout = text,
             "tracking" => shape.tracking = text,
+            "encap-checksum" => shape.encap_checksum = text,
             "check" => shape.check = Some(file::Check::Spec(value.clone())),
             "ring-size" => {
                 let size = value.parse().map_err(|_| {
