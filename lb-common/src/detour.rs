@@ -11,6 +11,9 @@ use crate::reason::Reason;
 #[inline(always)]
 pub fn run<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let verdict = decide(frame, tables);
+    if tables.went_on() {
+        return verdict;
+    }
     pipeline::finish(tables, verdict)
 }
 

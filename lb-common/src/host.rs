@@ -1,15 +1,15 @@
 //! The maps as vectors: the shipped decision without a kernel, for tests, models and fuzzing.
 
 use crate::abi::{
-    BackendCounters, BackendEntry, Filter, FlowKey, FlowValue, Key, NeighbourEntry, Report, ReverseEntry,
-    RingLine, RouteEntry, ServiceEntry, Settings, limits, tag,
+    BackendCounters, BackendEntry, Filter, FlowKey, FlowValue, Hand, Key, NeighbourEntry, Report,
+    ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, limits, tag,
 };
 use crate::addr::{Addr, Family};
 use crate::packet::Frame;
 use crate::pipeline::{self, Hop, Tables, Verdict};
 use crate::reason::Reason;
 use crate::stage::Stage;
-use crate::{detour, table};
+use crate::{detour, icmp, table, wrap};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::vec;
@@ -21,6 +21,8 @@ pub fn run<F: Frame + ?Sized>(frame: &mut F, tables: &HostTables) -> Verdict {
     while let Some(stage) = tables.next.take() {
         verdict = match stage {
             Stage::Detour => detour::run(frame, tables),
+            Stage::Wrap => wrap::run(frame, tables),
+            Stage::Answer => icmp::run(frame, tables),
         };
     }
     verdict
@@ -62,8 +64,12 @@ pub struct HostTables {
     pub ingress: u32,
     /// Whether that interface is attached in generic mode.
     pub generic: bool,
+    /// How many answers may still be sent.
+    pub answers: Cell<u32>,
     /// The last packet's report.
     pub report: RefCell<Report>,
+    /// `HAND`.
+    pub hand: RefCell<Hand>,
     /// The program that the packet goes to next.
     pub next: Cell<Option<Stage>>,
 }
@@ -88,7 +94,9 @@ impl Default for HostTables {
             now: Cell::new(1),
             ingress: 1,
             generic: false,
+            answers: Cell::new(u32::MAX),
             report: RefCell::new(Report::EMPTY),
+            hand: RefCell::default(),
             next: Cell::new(None),
         }
     }
@@ -239,6 +247,12 @@ impl Tables for HostTables {
     fn send(&self, ifindex: u32) -> bool {
         ifindex == self.ingress || self.devices.contains(&ifindex)
     }
+    fn may_answer(&self) -> bool {
+        self.answers.get().checked_sub(1).is_some_and(|left| {
+            self.answers.set(left);
+            true
+        })
+    }
     fn count(&self, service: u32, reason: Reason) {
         *self.reasons.borrow_mut().entry((service, reason)).or_default() += 1;
     }
@@ -254,6 +268,9 @@ impl Tables for HostTables {
         let row = counters.entry(row).or_default();
         row.back_packets += 1;
         row.back_bytes += bytes;
+    }
+    fn hand<R>(&self, with: impl FnOnce(&mut Hand) -> R) -> Option<R> {
+        Some(with(&mut self.hand.borrow_mut()))
     }
     fn go_on(&self, stage: Stage) {
         self.next.set(Some(stage));

@@ -14,6 +14,21 @@ impl From<&[u8; 12]> for Macs {
 }
 
 impl Macs {
+    /// Destination and source, the other way round.
+    #[inline(always)]
+    #[must_use]
+    pub const fn swapped(self) -> Self {
+        let ([a, b, c, d, e, f, g, h], [i, j, k, l]) = (self.0.to_ne_bytes(), self.1.to_ne_bytes());
+        Self(u64::from_ne_bytes([g, h, i, j, k, l, a, b]), u32::from_ne_bytes([c, d, e, f]))
+    }
+
+    /// Writes them to the start of a header.
+    #[inline(always)]
+    pub(crate) const fn write<const N: usize>(self, header: &mut [u8; N]) {
+        put_double(header, 0, self.0);
+        put_word(header, 8, self.1);
+    }
+
     /// Whether there are none.
     #[inline(always)]
     pub const fn is_empty(&self) -> bool {
@@ -23,9 +38,7 @@ impl Macs {
 
 /// Writes destination and source MAC addresses. `None`: no whole header.
 #[inline(always)]
-pub fn redirect<F: Frame + ?Sized>(frame: &mut F, Macs(first, last): Macs) -> Option<()> {
-    let header = frame.at_mut::<12>(0)?;
-    put_double(header, 0, first);
-    put_word(header, 8, last);
+pub fn redirect<F: Frame + ?Sized>(frame: &mut F, macs: Macs) -> Option<()> {
+    macs.write(frame.at_mut::<12>(0)?);
     Some(())
 }

@@ -15,9 +15,11 @@
 //! | [`select`] | which backend does this packet go to |
 //! | [`table`] | where does a key live in a two-choice table |
 //! | [`checksum`] | what is the new checksum |
-//! | [`nat`], [`l2`] | which bytes change |
+//! | [`nat`], [`l2`], [`encap`] | which bytes change |
+//! | [`decap`] | what does a backend without tunnel devices do |
+//! | [`icmp`] | what is a client told whose packet is too big |
 //! | [`pipeline`] | all of it in order |
-//! | [`stage`], [`detour`] | what does another program do, and why |
+//! | [`stage`], [`detour`], [`wrap`] | what does another program do, and why |
 //! | [`reason`] | why did the packet leave this way |
 //! | `host` | the maps as vectors, for tests (feature `host`) |
 #![cfg_attr(not(any(test, feature = "host")), no_std)]
@@ -26,10 +28,13 @@
 pub mod abi;
 pub mod addr;
 pub mod checksum;
+pub mod decap;
 pub mod detour;
+pub mod encap;
 pub mod hash;
 #[cfg(any(test, feature = "host"))]
 pub mod host;
+pub mod icmp;
 pub mod l2;
 pub mod maglev;
 pub mod nat;
@@ -40,3 +45,4 @@ pub mod select;
 pub mod slot;
 pub mod stage;
 pub mod table;
+pub mod wrap;

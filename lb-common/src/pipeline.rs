@@ -2,9 +2,9 @@
 //!
 //! What is not ours is passed, always, and nothing is dropped before its service is known.
 
-use crate::abi::service::flags::NAT;
+use crate::abi::service::flags::{ENCAPSULATES, NAT};
 use crate::abi::{
-    BackendEntry, Filter, FlowKey, FlowValue, Key, NeighbourEntry, Report, ReverseEntry, RingLine,
+    BackendEntry, Filter, FlowKey, FlowValue, Hand, Key, NeighbourEntry, Report, ReverseEntry, RingLine,
     RouteEntry, ServiceEntry, Settings, limits, route,
 };
 use crate::addr::{Addr, Family, UDP};
@@ -13,7 +13,7 @@ use crate::nat::{self, End, New, Sum};
 use crate::packet::{Frame, Packet, Parsed, eth, ipv4, ipv6};
 use crate::reason::{Fate, Reason};
 use crate::stage::Stage;
-use crate::{checksum, l2, select, table};
+use crate::{checksum, l2, select, table, wrap};
 use core::hint::black_box;
 
 /// What the decision needs from its surroundings: the maps, a clock, the kernel's routing table, counters.
@@ -70,12 +70,17 @@ pub trait Tables {
     /// Prepares to send out of an interface; `false` if it is not known.
     fn send(&self, ifindex: u32) -> bool;
 
+    /// Whether one more answer may be sent now: they are few, so that nobody is flooded through us.
+    fn may_answer(&self) -> bool;
+
     /// Counts why a packet left that no backend was counted for. Service 0 is no service.
     fn count(&self, service: u32, reason: Reason);
     /// Counts a packet towards a backend.
     fn count_towards(&self, row: u32, bytes: u64, new: bool);
     /// Counts a packet back from a backend.
     fn count_back(&self, row: u32, bytes: u64);
+    /// What a program leaves for the one that goes on. `None`: there is no place for it.
+    fn hand<R>(&self, with: impl FnOnce(&mut Hand) -> R) -> Option<R>;
     /// Goes on in another program. Comes back only where there is none.
     fn go_on(&self, stage: Stage);
     /// Whether another program goes on: only where programs are functions, on the host.
@@ -131,7 +136,7 @@ pub(crate) fn finish<T: Tables>(tables: &T, verdict: Verdict) -> Verdict {
     tables.note(|report| {
         report.reason = verdict.reason as u32;
         report.service = verdict.service;
-        if verdict.reason.fate() == Fate::Forward {
+        if matches!(verdict.reason.fate(), Fate::Forward | Fate::Answer) {
             report.egress = verdict.egress;
         }
     });
@@ -237,10 +242,16 @@ fn towards<F: Frame + ?Sized, T: Tables>(
     let rewritten = if service.flags & NAT != 0 {
         let new = New { addr: &backend.addr, port: backend.port, correction: backend.correction };
         nat::rewrite(frame, &packet, End::Destination, new, sum, checksum)
-    } else if checksum != packet.checksum {
-        nat::write_checksum(frame, &packet, checksum)
     } else {
-        Some(())
+        let written = if checksum != packet.checksum {
+            nat::write_checksum(frame, &packet, checksum)
+        } else {
+            Some(())
+        };
+        if service.flags & ENCAPSULATES != 0 {
+            return wrap::hand_over(frame, tables, &packet, service, &choice);
+        }
+        written
     };
     // The views below were all checked while parsing; a `None` cannot happen and must not be invented.
     if rewritten.and_then(|()| l2::redirect(frame, Macs::from(&backend.macs))).is_none() {

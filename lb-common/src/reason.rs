@@ -7,6 +7,8 @@ pub enum Fate {
     Pass,
     /// Sent out, rewritten.
     Forward,
+    /// Made an answer to who sent it, and sent back.
+    Answer,
     /// Discarded: it was ours and has nowhere to go.
     Drop,
 }
@@ -106,6 +108,16 @@ reasons! {
     NoDevice = 19, "no-device", Drop;
     /// A backend's packet to this machine itself, such as the answer to a health check; or to where no route leads, which the kernel does not tell apart.
     ToThisMachine = 20, "to-this-machine", Pass;
+    /// With its outer header it would be larger than the way to the backend takes, and its sender was told (ICMP).
+    ToldTooBig = 21, "told-too-big", Answer;
+    /// With its outer header it would be larger than the way to the backend takes, and its sender was not told: too many were just now, or it is too short to quote.
+    TooBig = 22, "too-big", Drop;
+    /// There is no source address for an outer header of the backend's family.
+    NoOuterSource = 23, "no-outer-source", Drop;
+    /// The driver leaves no room for an outer header in front of the packet.
+    NoHeadroom = 24, "no-headroom", Drop;
+    /// The program that would go on with it is not there.
+    NoProgram = 25, "no-program", Drop;
 }
 
 const _: () = assert!(Reason::ALL.len() <= crate::abi::counter::REASON_SLOTS);

@@ -3,6 +3,7 @@
 //! Text becomes [`crate::config::file`] (serde's shape), which [`mod@crate::config::check`] turns into these types. Nothing
 //! here is invalid: a [`Desired`] can always be applied.
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,8 +19,20 @@ pub use text::{InvalidText, parse_backend};
 pub struct Desired {
     /// Interfaces to attach to, and how.
     pub interfaces: BTreeMap<String, AttachMode>,
+    /// Where outer headers say they come from.
+    pub sources: Sources,
     /// Services by name. Shared, so that a copy of it all costs as much as there are services, whatever their backends.
     pub services: BTreeMap<String, Arc<Service>>,
+}
+
+/// Source addresses of outer headers. Flows vary the bits behind the prefix, so that backends spread them over their
+/// receive queues; without a prefix the agent takes an address of this machine, for all flows the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// For IPv4.
+    pub v4: Option<Ipv4Net>,
+    /// For IPv6.
+    pub v6: Option<Ipv6Net>,
 }
 
 /// How to attach to an interface.
@@ -62,6 +75,10 @@ pub enum Mode {
     Nat,
     /// MAC addresses rewritten; direct return.
     L2,
+    /// Put into IP packets; direct return.
+    Ipip,
+    /// Put into UDP packets; direct return.
+    Gue,
 }
 
 /// What happens to the flows of a backend that went down.
@@ -96,6 +113,16 @@ pub enum Tracking {
     Never,
 }
 
+/// Whether headers around packets have a checksum of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EncapChecksum {
+    /// No: the packet inside has its own (RFC 6935 and 6936).
+    #[default]
+    None,
+    /// In outer UDP headers, over all that they carry.
+    Udp,
+}
+
 /// A service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -115,6 +142,8 @@ pub struct Service {
     pub idle_timeout: Duration,
     /// Which flows have entries.
     pub tracking: Tracking,
+    /// Whether outer headers have a checksum.
+    pub encap_checksum: EncapChecksum,
     /// Slots of its ring: a prime of [`lb_common::maglev::SIZES`].
     pub ring_size: u32,
     /// Backends by address.
@@ -202,6 +231,18 @@ pub enum HttpMethod {
     Get,
     /// Without a body.
     Head,
+}
+
+impl Mode {
+    /// Whether packets keep their destination, so that backends serve the service's own address and port.
+    pub const fn keeps_destination(self) -> bool {
+        !matches!(self, Self::Nat)
+    }
+
+    /// Whether packets travel inside others, which may be of the other family.
+    pub const fn encapsulates(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gue)
+    }
 }
 
 impl Desired {

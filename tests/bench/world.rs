@@ -16,7 +16,9 @@ use lb_common::reason::Reason;
 use lb_userspace::agent::apply;
 use lb_userspace::dataplane::counters::Counters;
 use lb_userspace::dataplane::{Dataplane, Options, Sizes, Tables};
-use lb_userspace::model::{Announce, Backend, Desired, Listen, Mode, OnDown, Protocol, Service, Tracking};
+use lb_userspace::model::{
+    Announce, Backend, Desired, EncapChecksum, Listen, Mode, OnDown, Protocol, Service, Tracking,
+};
 use lb_userspace::plan::{self, HealthMap, NextHop, Observed, Plan, RingCache};
 
 use crate::packets::{Family, SERVICE_PORT};
@@ -61,7 +63,7 @@ impl Setup {
             let service = self.service(number);
             (service.name.clone(), service.into())
         });
-        Desired { interfaces: BTreeMap::new(), services: services.collect() }
+        Desired { services: services.collect(), ..Desired::default() }
     }
 
     /// A service.
@@ -83,6 +85,7 @@ impl Setup {
             announce: Announce::None,
             idle_timeout: Duration::from_mins(15),
             tracking: self.tracking,
+            encap_checksum: EncapChecksum::None,
             ring_size: self.slots,
             backends: backends.collect(),
         }

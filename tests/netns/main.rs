@@ -4,6 +4,7 @@
 mod announce;
 mod changes;
 mod churn;
+mod encap;
 mod neighbours;
 mod pair;
 mod traffic;

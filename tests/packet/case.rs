@@ -70,6 +70,12 @@ pub(crate) fn returned(served: &Served, frame: &[u8]) -> Expected {
 }
 
 impl Expected {
+    /// It is made this answer.
+    pub(crate) fn answered(mut self, frame: &[u8]) -> Self {
+        self.frame = Some(frame.into());
+        self
+    }
+
     /// It leaves through another interface than the loopback.
     pub(crate) fn through(mut self, ifindex: u32) -> Self {
         self.egress = ifindex;
@@ -98,6 +104,7 @@ impl Expected {
         match self.reason.fate() {
             Fate::Pass => PASS,
             Fate::Drop => DROP,
+            Fate::Answer => TX,
             Fate::Forward if self.egress == ingress => TX,
             Fate::Forward => REDIRECT,
         }

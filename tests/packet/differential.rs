@@ -20,7 +20,7 @@ use lb_tests::kernel::{Moved, owner};
 use lb_tests::oracle;
 use lb_userspace::dataplane::Tables;
 use lb_userspace::dataplane::devices::Mode as Attached;
-use lb_userspace::model::{Admin, Backend, Tracking};
+use lb_userspace::model::{Admin, Backend, Mode, Tracking};
 use lb_userspace::plan::NextHop;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -109,6 +109,25 @@ fn disturb(lab: &mut Lab<'_>) {
         service.backends.insert(lost, Backend::new(lost, 100));
     });
     lab.change("udp6-l2", |service| service.backends.clear());
+    // Packets inside others: a narrow way, and a family that has no source.
+    let [narrow, nowhere] = [(address("fd00::88"), 150), (address("10.0.0.99"), 1500)];
+    for (ip, mtu) in [narrow, nowhere] {
+        lab.kernel.hops.insert(ip, NextHop { macs: hop(88), ifindex: LOOPBACK, mtu });
+    }
+    lab.kernel
+        .tables
+        .settings
+        .set_sources(None, Some("2001:db8:f::/64".parse().expect("a prefix")))
+        .expect("settings");
+    lab.change("tcp4-l2", |service| {
+        let backend = SocketAddr::new(narrow.0, 443);
+        (service.mode, service.backends) = (Mode::Gue, [(backend, Backend::new(backend, 100))].into());
+    });
+    lab.change("tcp6-l2", |service| {
+        let backend = SocketAddr::new(nowhere.0, 443);
+        service.mode = Mode::Ipip;
+        service.backends.insert(backend, Backend::new(backend, 100));
+    });
 
     let on_link =
         ON_LINK.map(|(prefix, mask)| RouteEntry { kind: route::kind::ON_LINK, ..way(prefix, mask) });
@@ -185,6 +204,7 @@ fn action(verdict: &pipeline::Verdict, ingress: u32) -> u32 {
     match verdict.reason.fate() {
         Fate::Pass => PASS,
         Fate::Drop => DROP,
+        Fate::Answer => TX,
         Fate::Forward if verdict.egress == ingress => TX,
         Fate::Forward => REDIRECT,
     }
@@ -244,7 +264,7 @@ fn the_loaded_programs_decide_as_the_host_does() {
 
             *host.report.borrow_mut() = Report::EMPTY;
             let mut out = frame.clone();
-            let verdict = host::run(&mut out[..], &host);
+            let verdict = host::run(&mut out, &host);
             let action = action(&verdict, ingress);
             let what = || format!("packet {n} through {ingress}: {verdict:?}, came in as {frame:02x?}");
             assert_eq!(explained.report, *host.report.borrow(), "{}", what());
@@ -263,7 +283,8 @@ fn the_loaded_programs_decide_as_the_host_does() {
 
 /// Random packets must reach what they can reach, or they test nothing.
 fn assert_every_reason_but(seen: &BTreeMap<Reason, i32>) {
-    // Those need other routes (see `way_back`), or another next hop; and no frame that can be run is too long.
+    // Those need other routes (see `way_back`), or another next hop; no frame that can be run is too long or has no room
+    // in front; and no more answers are asked for than may be given in a second.
     let others = [
         Reason::NoRoute,
         Reason::NoNeighbour,
@@ -272,6 +293,9 @@ fn assert_every_reason_but(seen: &BTreeMap<Reason, i32>) {
         Reason::Unfinished,
         // Only without the program that looks past them.
         Reason::Ipv4Options,
+        Reason::NoHeadroom,
+        Reason::TooBig,
+        Reason::NoProgram,
     ];
     for reason in Reason::ALL.iter().filter(|reason| !others.contains(reason)) {
         assert!(seen.contains_key(reason), "no packet was {reason:?}: {seen:?}");

@@ -11,7 +11,9 @@ use lb_tests::kernel::{FlowId, Kernel, Owner};
 use lb_tests::require;
 use lb_userspace::dataplane::interfaces::index_of;
 use lb_userspace::lab::{Namespace, veth};
-use lb_userspace::model::{Announce, Backend, Desired, Listen, Mode, OnDown, Protocol, Service, Tracking};
+use lb_userspace::model::{
+    Announce, Backend, Desired, EncapChecksum, Listen, Mode, OnDown, Protocol, Service, Tracking,
+};
 use lb_userspace::plan::NextHop;
 
 /// The loopback's index in every namespace: packets come in there unless a test says otherwise.
@@ -69,6 +71,7 @@ impl Served {
             announce: Announce::None,
             idle_timeout: Duration::from_mins(1),
             tracking: Tracking::Adaptive,
+            encap_checksum: EncapChecksum::None,
             ring_size: SLOTS,
             backends: BTreeMap::from([(self.backend, Backend::new(self.backend, 100))]),
         }
@@ -86,6 +89,7 @@ pub(crate) fn all() -> Vec<Served> {
         (Protocol::Tcp, true, Mode::L2) => "tcp6-l2",
         (Protocol::Udp, false, Mode::L2) => "udp4-l2",
         (Protocol::Udp, true, Mode::L2) => "udp6-l2",
+        _ => unreachable!("services begin in two modes"),
     };
     let mut all = Vec::new();
     for mode in [Mode::Nat, Mode::L2] {

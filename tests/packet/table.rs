@@ -94,6 +94,7 @@ fn the_documents_say_what_happens_to_each_kind_of_packet() {
                     Fate::Pass => "passed",
                     Fate::Forward => "sent",
                     Fate::Drop => "dropped",
+                    Fate::Answer => "answered",
                 };
                 assert!(happens.starts_with(first), "{packet}: {happens:?}, but it is {first}");
             }

@@ -17,8 +17,8 @@ use lb_userspace::agent::apply;
 use lb_userspace::agent::windows::{self, Memory, Remembered, Timeouts, Windows};
 use lb_userspace::dataplane::Tables;
 use lb_userspace::model::{
-    Admin, Announce, Backend, Check, CheckKind, Desired, Health, Listen, Mode, OnDown, Protocol, Service,
-    Tracking,
+    Admin, Announce, Backend, Check, CheckKind, Desired, EncapChecksum, Health, Listen, Mode, OnDown,
+    Protocol, Service, Tracking,
 };
 use lb_userspace::plan::{self, HealthMap, NextHop, Observed, RingCache};
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,6 +97,7 @@ impl<M: Machine> World<M> {
             announce: Announce::None,
             idle_timeout: Duration::from_secs(IDLE),
             tracking: Tracking::Adaptive,
+            encap_checksum: EncapChecksum::None,
             ring_size: 251,
             backends: BTreeMap::new(),
         };

@@ -9,6 +9,16 @@ pub const EXPLAIN_PROGRAM: &str = "lb_explain";
 pub const DETOUR: &str = "lb_detour";
 /// The same for [`EXPLAIN_PROGRAM`].
 pub const DETOUR_DRY: &str = "lb_detour_dry";
+/// XDP program that puts packets into others.
+pub const WRAP: &str = "lb_wrap";
+/// The same for [`EXPLAIN_PROGRAM`].
+pub const WRAP_DRY: &str = "lb_wrap_dry";
+/// XDP program that tells who sends too much.
+pub const ANSWER: &str = "lb_answer";
+/// The same for [`EXPLAIN_PROGRAM`].
+pub const ANSWER_DRY: &str = "lb_answer_dry";
+/// XDP program that takes packets out of others, for backends. Loaded by `lb decap` alone.
+pub const DECAP_PROGRAM: &str = "lb_decap";
 /// XDP program that passes everything: the far end of a veth needs one.
 pub const PASS: &str = "lb_pass";
 
@@ -47,6 +57,15 @@ pub const EXPLAIN: &str = "EXPLAIN";
 
 /// The programs that others go on in. Not adopted: each build has its own, filled before its programs are used.
 pub const STAGES: &str = "STAGES";
+/// What a program leaves for the one that goes on. Each build has its own, too.
+pub const HAND: &str = "HAND";
+/// Packets that each CPU made itself in this second. Each build has its own, too.
+pub const ANSWERS: &str = "ANSWERS";
+
+/// Whom [`DECAP_PROGRAM`] works for.
+pub const DECAP: &str = "DECAP";
+/// What it did.
+pub const DECAP_COUNTS: &str = "DECAP_COUNTS";
 
 /// Every map that is pinned and adopted.
 pub const MAPS: [&str; 16] = [
@@ -54,6 +73,7 @@ pub const MAPS: [&str; 16] = [
     EVENTS, DEVICES, INTERFACES, SETTINGS, EXPLAIN,
 ];
 /// Every program of the object.
-pub const PROGRAMS: [&str; 5] = [BALANCE, DETOUR, EXPLAIN_PROGRAM, DETOUR_DRY, PASS];
+pub const PROGRAMS: [&str; 9] =
+    [BALANCE, DETOUR, WRAP, ANSWER, EXPLAIN_PROGRAM, DETOUR_DRY, WRAP_DRY, ANSWER_DRY, PASS];
 /// The programs of `STAGES`, in the order of their places.
-pub const IN_STAGES: [&str; 2] = [DETOUR, DETOUR_DRY];
+pub const IN_STAGES: [&str; 6] = [DETOUR, WRAP, ANSWER, DETOUR_DRY, WRAP_DRY, ANSWER_DRY];

@@ -9,10 +9,18 @@ pub mod flags {
     pub const NAT: u32 = 1 << 0;
     /// MAC addresses are rewritten; replies go directly.
     pub const L2: u32 = 1 << 1;
+    /// Packets are put into IP packets to the backend; replies go directly.
+    pub const IPIP: u32 = 1 << 2;
+    /// Packets are put into UDP packets to the backend; replies go directly.
+    pub const GUE: u32 = 1 << 3;
+    /// Packets are put into others.
+    pub const ENCAPSULATES: u32 = IPIP | GUE;
     /// `tracking = always`: every flow has an entry.
     pub const TRACK_ALWAYS: u32 = 1 << 8;
     /// `tracking = never`: no slot is ever looked up.
     pub const TRACK_NEVER: u32 = 1 << 9;
+    /// With [`GUE`]: outer UDP headers have a checksum.
+    pub const ENCAP_CHECKSUM: u32 = 1 << 10;
 }
 
 /// One service: a cache line of a two-choice table.

@@ -1,6 +1,7 @@
 //! `SETTINGS`: words that steer the program at run time, and `INTERFACES`: how each interface is attached.
 
 use super::abi;
+use crate::addr::{Addr, Family};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The one entry of `SETTINGS`.
@@ -11,10 +12,39 @@ pub struct Settings {
     pub routes: u32,
     /// Counts up with each new occupant of a `BACKENDS` entry; the agent's source of generations.
     pub generation: u32,
+    /// Source of outer IPv4 headers, network order; 0: there is none.
+    pub source4: u32,
+    /// Bits of it that flows vary, network order: zero in `source4`.
+    pub varied4: u32,
+    /// Source of outer IPv6 headers; all zero: there is none.
+    pub source6: Addr,
+    /// Bits of its last word that flows vary, network order: zero in `source6`.
+    pub varied6: u32,
     /// Room for what comes.
-    pub reserved: [u32; 14],
+    pub reserved: [u32; 7],
 }
 abi!(Settings, 64);
+
+impl Settings {
+    /// The source of an outer header for a flow. `None`: there is no address of this family.
+    #[inline(always)]
+    pub const fn outer_source(&self, family: Family, hash: u32) -> Option<Addr> {
+        // The upper bits of the hash chose the backend; the lower ones are the last of an address.
+        let hash = hash.to_be();
+        match family {
+            Family::V4 if self.source4 == 0 => None,
+            Family::V4 => Some(Addr::v4(self.source4 | (hash & self.varied4))),
+            Family::V6 => {
+                let [a, b, c, d] = self.source6.words();
+                if a | b | c | d == 0 {
+                    None
+                } else {
+                    Some(Addr::from_words([a, b, c, d | (hash & self.varied6)]))
+                }
+            }
+        }
+    }
+}
 
 /// Values in `INTERFACES`, keyed by ifindex.
 pub mod interface {

@@ -55,6 +55,31 @@ pub trait Frame {
         locate::Located::pack(locate::locate(self))
     }
 
+    /// Bytes of VLAN tags that lie in front of what is seen, see [`tags::Untagged`].
+    #[inline(always)]
+    fn tags(&self) -> usize {
+        0
+    }
+
+    /// Makes room for `by` bytes in front; offsets count from there on. `false`: there is none, and nothing changed. So it
+    /// is with a frame that has its length, such as a slice.
+    #[inline(always)]
+    fn grow(&mut self, _by: usize) -> bool {
+        false
+    }
+
+    /// Takes `by` bytes off the front. `false`: it cannot, and nothing changed.
+    #[inline(always)]
+    fn strip(&mut self, _by: usize) -> bool {
+        false
+    }
+
+    /// Leaves the first `len` bytes. `false`: it cannot, and nothing changed.
+    #[inline(always)]
+    fn cut(&mut self, _len: usize) -> bool {
+        false
+    }
+
     /// The sum of `len` bytes from `offset` as [`crate::checksum::sum`] makes it; `None` past the end or when it is too
     /// much to sum.
     fn sum(&self, offset: usize, len: usize) -> Option<u64>;
@@ -75,6 +100,43 @@ impl Frame for [u8] {
 
     fn sum(&self, offset: usize, len: usize) -> Option<u64> {
         Some(crate::checksum::sum(self.get(offset..offset.checked_add(len)?)?))
+    }
+}
+
+/// A frame that can grow, as one in the kernel: for tests and models.
+#[cfg(any(test, feature = "host"))]
+impl Frame for Vec<u8> {
+    fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        self.as_slice().at(offset)
+    }
+
+    fn at_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        self.as_mut_slice().at_mut(offset)
+    }
+
+    fn grow(&mut self, by: usize) -> bool {
+        self.splice(0..0, core::iter::repeat_n(0, by));
+        true
+    }
+
+    fn strip(&mut self, by: usize) -> bool {
+        let there = by <= self.as_slice().len();
+        self.drain(..by.min(self.as_slice().len()));
+        there
+    }
+
+    fn cut(&mut self, len: usize) -> bool {
+        let there = len <= self.as_slice().len();
+        self.truncate(len);
+        there
+    }
+
+    fn sum(&self, offset: usize, len: usize) -> Option<u64> {
+        self.as_slice().sum(offset, len)
     }
 }
 

@@ -1,6 +1,6 @@
 //! VLAN tags (IEEE 802.1Q, 802.1ad): seen without them, a frame is one like others.
 
-use super::{Frame, eth, half};
+use super::{Frame, double, eth, half, put_double};
 use crate::reason::Reason;
 
 /// Bytes of a tag: ethertype of the tag and its control field.
@@ -71,6 +71,32 @@ impl<F: Frame + ?Sized> Frame for Untagged<'_, F> {
             return None;
         }
         self.frame.far_mut(self.place(offset))
+    }
+
+    #[inline(always)]
+    fn tags(&self) -> usize {
+        self.tags
+    }
+
+    /// Tags move with the addresses in front of them.
+    #[inline(always)]
+    fn grow(&mut self, by: usize) -> bool {
+        // All that there may be; what follows fewer of them is for the caller to write.
+        let Some(tags) = self.frame.at::<{ 2 * TAG }>(FIRST).map(|tags| double(tags, 0)) else {
+            return false;
+        };
+        if !self.frame.grow(by) {
+            return false;
+        }
+        self.frame.at_mut::<{ 2 * TAG }>(FIRST).is_some_and(|field| {
+            put_double(field, 0, tags);
+            true
+        })
+    }
+
+    #[inline(always)]
+    fn cut(&mut self, len: usize) -> bool {
+        self.frame.cut(len + self.tags)
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::generated::bpf_csum_diff;
+use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
 use lb_common::packet::Frame;
 use lb_common::packet::locate::{self, Located};
@@ -24,6 +24,12 @@ impl XdpFrame {
     #[inline(always)]
     pub(super) fn new(ctx: &XdpContext) -> Self {
         Self { start: ctx.data(), end: ctx.data_end(), ctx: ctx.ctx }
+    }
+
+    /// Reads where the packet is: a helper may have moved it.
+    #[inline(always)]
+    fn read(&mut self) {
+        *self = Self::new(&XdpContext::new(self.ctx));
     }
 }
 
@@ -74,6 +80,35 @@ impl Frame for XdpFrame {
         // SAFETY: moves a register to itself.
         unsafe { asm!("{0} = {0}", inout(reg) word, options(nomem, nostack, preserves_flags)) };
         word
+    }
+
+    #[inline(always)]
+    fn grow(&mut self, by: usize) -> bool {
+        // SAFETY: the context is the program's own; pointers into the packet are read anew below.
+        let grown = unsafe { bpf_xdp_adjust_head(self.ctx, -(by as i32)) } == 0;
+        self.read();
+        grown
+    }
+
+    #[inline(always)]
+    fn strip(&mut self, by: usize) -> bool {
+        // SAFETY: as in `grow`.
+        let stripped = unsafe { bpf_xdp_adjust_head(self.ctx, by as i32) } == 0;
+        self.read();
+        stripped
+    }
+
+    #[inline(always)]
+    fn cut(&mut self, len: usize) -> bool {
+        let mut there = self.len();
+        // The difference of two pointers is taken whole: half of one the verifier refuses.
+        // SAFETY: moves a register to itself.
+        unsafe { asm!("{0} = {0}", inout(reg) there, options(nomem, nostack, preserves_flags)) };
+        let by = len as i32 - there as i32;
+        // SAFETY: as in `grow`.
+        let cut = unsafe { bpf_xdp_adjust_tail(self.ctx, by) } == 0;
+        self.read();
+        cut
     }
 
     #[inline(always)]

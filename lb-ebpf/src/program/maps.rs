@@ -7,8 +7,9 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{
-    BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, NeighbourEntry, ReasonCounters, Report,
-    ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, event, limits, settings,
+    Answers, BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, Hand, NeighbourEntry,
+    ReasonCounters, Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, answers, event,
+    limits, settings,
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::pipeline::{Hop, Tables};
@@ -66,6 +67,11 @@ static EXPLAIN: Array<Report, 1, MAPPED> = Array::new();
 /// The programs that go on, see [`Stage::place`]. Each build has its own.
 #[btf_map]
 static STAGES: ProgramArray<{ 2 * Stage::ALL.len() }> = ProgramArray::new();
+/// What goes from one program to the next. Each build has its own, as the next.
+#[btf_map]
+static HAND: PerCpuArray<Hand, 1> = PerCpuArray::new();
+#[btf_map]
+static ANSWERS: PerCpuArray<Answers, 1> = PerCpuArray::new();
 
 /// Sizes of the two-choice tables minus one, set by the agent when it loads: constants to the verifier.
 #[unsafe(no_mangle)]
@@ -243,6 +249,22 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     }
 
     #[inline(always)]
+    fn may_answer(&self) -> bool {
+        if MODE != LIVE {
+            return true;
+        }
+        let second = self.now() / 1_000_000_000;
+        let Some(answers) = ANSWERS.get_ptr_mut(0) else { return false };
+        // SAFETY: the entry is this CPU's own.
+        let answers = unsafe { &mut *answers };
+        if answers.second != second {
+            *answers = Answers { second, sent: 0 };
+        }
+        answers.sent += 1;
+        answers.sent <= answers::A_SECOND
+    }
+
+    #[inline(always)]
     fn count(&self, service: u32, reason: Reason) {
         if MODE == LIVE
             && let Some(row) = REASONS.get_ptr_mut(service)
@@ -275,6 +297,12 @@ impl<const MODE: u32> Tables for Maps<MODE> {
                 (*row).back_bytes += bytes;
             }
         }
+    }
+    #[inline(always)]
+    fn hand<R>(&self, with: impl FnOnce(&mut Hand) -> R) -> Option<R> {
+        let hand = HAND.get_ptr_mut(0)?;
+        // SAFETY: the entry is this CPU's own, and one program at a time runs there.
+        Some(with(unsafe { &mut *hand }))
     }
     #[inline(always)]
     fn go_on(&self, stage: Stage) {

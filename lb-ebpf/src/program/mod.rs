@@ -1,5 +1,6 @@
 //! Entry points. Each makes a view of the packet and one of the maps, and lets `lb-common` decide.
 
+mod decap;
 mod frame;
 mod maps;
 
@@ -10,7 +11,7 @@ use aya_log_ebpf::debug;
 use frame::XdpFrame;
 use lb_common::pipeline::{Tables, Verdict};
 use lb_common::reason::{Fate, Reason};
-use lb_common::{detour, pipeline};
+use lb_common::{detour, icmp, pipeline, wrap};
 use maps::{EXPLAINS, LIVE, Maps};
 
 /// Balances. Attached to every interface that clients or backends are behind.
@@ -40,6 +41,32 @@ fn lb_detour_dry(ctx: XdpContext) -> u32 {
     run::<EXPLAINS>(&ctx, detour::run)
 }
 
+/// Puts packets into others, see [`Stage::Wrap`](lb_common::stage::Stage::Wrap).
+#[xdp]
+#[inline(always)]
+fn lb_wrap(ctx: XdpContext) -> u32 {
+    run::<LIVE>(&ctx, wrap::run)
+}
+
+/// The same as `lb_wrap`, for `lb_explain`.
+#[xdp]
+fn lb_wrap_dry(ctx: XdpContext) -> u32 {
+    run::<EXPLAINS>(&ctx, wrap::run)
+}
+
+/// Tells who sends too much, see [`Stage::Answer`](lb_common::stage::Stage::Answer).
+#[xdp]
+#[inline(always)]
+fn lb_answer(ctx: XdpContext) -> u32 {
+    run::<LIVE>(&ctx, icmp::run)
+}
+
+/// The same as `lb_answer`, for `lb_explain`.
+#[xdp]
+fn lb_answer_dry(ctx: XdpContext) -> u32 {
+    run::<EXPLAINS>(&ctx, icmp::run)
+}
+
 /// Passes everything. A veth whose other end sends with XDP needs a program on it (`lb pass`).
 #[xdp]
 fn lb_pass(_: XdpContext) -> u32 {
@@ -56,6 +83,7 @@ fn run<const MODE: u32>(ctx: &XdpContext, decide: impl FnOnce(&mut XdpFrame, &Ma
     }
     match verdict.reason.fate() {
         Fate::Pass => XDP_PASS,
+        Fate::Answer => XDP_TX,
         Fate::Drop => {
             if MODE == LIVE {
                 // The agent reads the numbers. With the level at 0, as it is loaded unless it was asked for, the verifier

@@ -2,6 +2,7 @@
 
 use super::apply;
 use super::core::{Core, monotonic_ns, unix_now};
+use super::sources;
 use super::touched::Touched;
 use crate::dataplane::Dataplane;
 use crate::health::{self, Target};
@@ -36,10 +37,14 @@ impl Core {
             }
             Err(error) => self.failed("plan", &error),
         }
+        let attached = self.interfaces.attached();
+        let (v4, v6) = sources::chosen(desired.sources, self.ways.own(), &attached);
+        if let Err(error) = self.tables.settings.set_sources(v4, v6) {
+            self.failed("write the settings", &error);
+        }
         self.check_health(&desired, &touched);
         self.allow_egress(&touched);
         self.note_fit(&desired, &touched);
-        let attached = self.interfaces.attached();
         if let Err(error) = self.announcer.reconcile(&desired, &self.fit, &attached).await {
             self.failed("announce addresses", &error);
         }

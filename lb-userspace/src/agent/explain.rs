@@ -65,6 +65,7 @@ fn view(core: &Core, before: &[u8], interface: String, explained: &Explained) ->
         Some(Fate::Drop) => "drop",
         Some(Fate::Forward) if egress.as_ref() == Some(&interface) => "tx",
         Some(Fate::Forward) => "redirect",
+        Some(Fate::Answer) => "tx",
         None => "unknown",
     };
     let frame = |bytes: &[u8]| FrameView { hex: hex::encode(bytes), decoded: decode::line(bytes) };

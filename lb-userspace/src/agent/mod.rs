@@ -24,6 +24,7 @@ mod hops;
 mod interfaces;
 pub mod options;
 mod remember;
+mod sources;
 mod start;
 pub(crate) mod touched;
 mod views;

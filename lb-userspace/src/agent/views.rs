@@ -160,6 +160,14 @@ impl Core {
             if let Some(failure) = self.announcer.failure(address) {
                 attention.push(format!("service {}: {failure}", service.name));
             }
+            let wanted = &self.state.desired.services[&service.name];
+            for family in super::sources::missing(wanted, &self.tables.settings.get()) {
+                attention.push(format!(
+                    "service {}: this machine has no {family} address for outer headers: give it one, or write \
+                     encap-source in [agent]",
+                    service.name
+                ));
+            }
             for backend in &service.backends {
                 let hop = backend.next_hop.as_ref().filter(|hop| hop.state != "resolved");
                 if let Some(reason) = hop.and_then(|hop| hop.reason.as_ref()) {
@@ -236,6 +244,7 @@ impl Core {
             announce: service.announce.to_string(),
             on_down: service.on_down.to_string(),
             tracking: service.tracking.to_string(),
+            encap_checksum: service.encap_checksum.to_string(),
             idle_timeout_s: service.idle_timeout.as_secs(),
             ring_size: service.ring_size,
             check: service.check.as_ref().map(spec::format),

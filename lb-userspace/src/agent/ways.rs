@@ -19,16 +19,23 @@ pub(crate) struct Ways {
     interfaces: BTreeSet<u32>,
     /// Whether neighbours had no room: the kernel is asked for them, packet by packet.
     overflow: bool,
+    /// This machine's addresses and their interfaces.
+    own: Vec<(u32, IpAddr)>,
 }
 
 impl Ways {
     pub(crate) fn new(netlink: Netlink) -> Self {
-        Self { netlink, macs: BTreeMap::new(), interfaces: BTreeSet::new(), overflow: false }
+        Self { netlink, macs: BTreeMap::new(), interfaces: BTreeSet::new(), own: Vec::new(), overflow: false }
     }
 
     /// Interfaces that the compiled routes leave through.
     pub(crate) fn interfaces(&self) -> &BTreeSet<u32> {
         &self.interfaces
+    }
+
+    /// This machine's addresses, without those that it only announces.
+    pub(crate) fn own(&self) -> &[(u32, IpAddr)] {
+        &self.own
     }
 
     /// Copies everything anew.
@@ -122,10 +129,11 @@ impl Ways {
 
     async fn routes(&mut self, tables: &mut Tables) -> Result<(), net::Error> {
         self.macs = self.netlink.links().await?.into_iter().map(|link| (link.index, link.mac)).collect();
+        self.own = self.netlink.addresses().await?;
         let limit = limits::ROUTES_PER_FAMILY as usize;
         let compiled = spare_this_machine(
             self.netlink.compiled_routes(limit).await?,
-            &self.netlink.addresses().await?.into_iter().map(|(_, address)| address).collect::<Vec<_>>(),
+            &self.own.iter().map(|(_, address)| *address).collect::<Vec<_>>(),
             limit,
         );
         self.interfaces = compiled.iter().map(|r| r.ifindex).filter(|ifindex| *ifindex != 0).collect();

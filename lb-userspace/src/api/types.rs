@@ -60,7 +60,7 @@ pub struct ServiceView {
     pub name: String,
     /// Where it listens: `tcp://192.0.2.10:443`.
     pub listen: String,
-    /// How packets reach the backends: `nat` or `l2`.
+    /// How packets reach the backends: `nat`, `l2`, `ipip` or `gue`.
     pub mode: String,
     /// `maglev`.
     pub scheduler: String,
@@ -70,6 +70,9 @@ pub struct ServiceView {
     pub on_down: String,
     /// Which flows have table entries: `adaptive`, `always` or `never`.
     pub tracking: String,
+    /// Whether outer headers have a checksum: `none` or `udp`.
+    #[serde(default)]
+    pub encap_checksum: String,
     /// How long a silent flow is remembered, seconds.
     pub idle_timeout_s: u64,
     /// Slots of its ring.

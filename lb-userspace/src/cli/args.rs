@@ -1,6 +1,6 @@
 //! The command line's shape. Each verb's own arguments stand in its file.
 
-use super::{agent, apply, attach, backend, demo, doctor, explain, generate, pass, service, stats};
+use super::{agent, apply, attach, backend, decap, demo, doctor, explain, generate, pass, service, stats};
 use crate::agent::AgentOptions;
 use crate::api::DEFAULT_SOCKET;
 use crate::model::{InvalidText, parse_backend};
@@ -106,6 +106,8 @@ pub enum Command {
     Doctor(doctor::DoctorArgs),
     /// Attach a program that passes everything: the far end of a veth needs one
     Pass(pass::PassArgs),
+    /// Take packets of services in mode ipip or gue out of those around them, on a backend
+    Decap(decap::DecapArgs),
     /// Print a completion script
     Completions(generate::CompletionsArgs),
     /// Print the manual page

@@ -5,6 +5,7 @@ mod apply;
 pub mod args;
 mod attach;
 mod backend;
+mod decap;
 mod demo;
 mod doctor;
 mod errors;
@@ -117,6 +118,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Explain(args) => explain::run(session, args).await?,
         Command::Doctor(args) => return doctor::run(session, args).await,
         Command::Pass(args) => pass::run(session, &args)?,
+        Command::Decap(args) => decap::run(session, args).await?,
         Command::Completions(args) => generate::completions(session, &args)?,
         Command::Man(args) => generate::man(session, &args)?,
     }

@@ -9,12 +9,13 @@ use crate::api::types::{
 };
 use crate::dataplane::offline::Offline;
 use crate::explain::decode;
+use crate::model::Mode;
 use crate::model::{Listen, Protocol};
 use crate::net;
 use anyhow::Result;
 use lb_common::abi::counter::REASON_SLOTS;
 use lb_common::abi::explain::NONE;
-use lb_common::abi::service::flags::L2;
+use lb_common::abi::service::flags::{GUE, IPIP, L2};
 use lb_common::abi::{BackendCounters, BackendEntry, ServiceEntry, names};
 use lb_common::addr::TCP;
 use lb_common::reason::{Fate, Reason};
@@ -109,10 +110,15 @@ impl Session {
             Some(Fate::Drop) => "drop",
             Some(Fate::Forward) if report.egress == ifindex => "tx",
             Some(Fate::Forward) => "redirect",
+            Some(Fate::Answer) => "tx",
             None => "unknown",
         };
         let frame = |bytes: &[u8]| FrameView { hex: hex::encode(bytes), decoded: decode::line(bytes) };
-        let mode = |entry: &ServiceEntry| if entry.flags & L2 == 0 { "nat" } else { "l2" };
+        let mode = |entry: &ServiceEntry| {
+            let modes = [(L2, Mode::L2), (IPIP, Mode::Ipip), (GUE, Mode::Gue)];
+            let found = modes.into_iter().find(|(flag, _)| entry.flags & flag != 0);
+            found.map_or(Mode::Nat, |(_, mode)| mode).as_str()
+        };
         Ok(ExplainView {
             verdict: verdict.into(),
             reason: reason.map_or_else(|| report.reason.to_string(), |reason| reason.as_str().into()),

@@ -6,7 +6,7 @@ use super::output::{How, state, table};
 use crate::api::client::segment;
 use crate::api::types::{AdminState, BackendView, HealthState, ServiceState, ServiceView};
 use crate::config::change::SERVICE_OPTIONS;
-use crate::model::{Announce, Listen, Mode, OnDown, Tracking, closest};
+use crate::model::{Announce, EncapChecksum, Listen, Mode, OnDown, Tracking, closest};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use comfy_table::{Cell, Table};
@@ -73,8 +73,9 @@ pub struct SetArgs {
 /// Options of a service.
 #[derive(Clone, Debug, Args)]
 struct Options {
-    /// How packets reach the backends: nat (replies come back through lb) or l2 (backends answer directly)
-    #[arg(long, value_name = "nat|l2", value_parser = word::<Mode>)]
+    /// How packets reach the backends: nat (replies come back through lb), or with direct
+    /// replies l2 (same segment), ipip or gue (any network)
+    #[arg(long, value_name = "nat|l2|ipip|gue", value_parser = word::<Mode>)]
     mode: Option<String>,
     /// How backends are chosen: maglev
     #[arg(long)]
@@ -94,6 +95,9 @@ struct Options {
     /// Which flows have table entries
     #[arg(long, value_name = "adaptive|always|never", value_parser = word::<Tracking>)]
     tracking: Option<String>,
+    /// Whether outer headers of mode gue have a checksum
+    #[arg(long, value_name = "none|udp", value_parser = word::<EncapChecksum>)]
+    encap_checksum: Option<String>,
     /// Slots of the ring: a prime like 16381
     #[arg(long, value_name = "N")]
     ring_size: Option<u32>,
@@ -129,6 +133,7 @@ impl Options {
             ("announce", self.announce),
             ("idle-timeout", self.idle_timeout),
             ("tracking", self.tracking),
+            ("encap-checksum", self.encap_checksum),
             ("ring-size", self.ring_size.map(|size| size.to_string())),
         ];
         let named = named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.into())));
@@ -246,6 +251,9 @@ async fn show(session: &mut Session, name: &str) -> Result<()> {
         ("ring-size", &service.ring_size.to_string()),
     ] {
         out.line(format_args!("  {key:<13} {value}"))?;
+    }
+    if service.mode == Mode::Gue.as_str() {
+        out.line(format_args!("  encap-checksum {}", service.encap_checksum))?;
     }
     if service.backends.is_empty() {
         return out.line(format_args!("  no backends; add one with `lb backend add {name} ADDR:PORT`"));

@@ -1,9 +1,11 @@
 //! Arbitrary valid configurations, for property tests.
 
+use crate::model::Sources;
 use crate::model::{
-    Admin, Announce, AttachMode, Backend, Check, CheckKind, Desired, HttpMethod, Listen, Mode, OnDown,
-    Protocol, Service, Tracking,
+    Admin, Announce, AttachMode, Backend, Check, CheckKind, Desired, EncapChecksum, HttpMethod, Listen, Mode,
+    OnDown, Protocol, Service, Tracking,
 };
+use ipnet::{Ipv4Net, Ipv6Net};
 use lb_common::maglev;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -57,6 +59,7 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
         select(OnDown::ALL),
         select(Announce::ALL),
         select(Tracking::ALL),
+        select(EncapChecksum::ALL),
         select(maglev::SIZES.as_slice()),
     );
     let backends = vec((1_u8..=250, 1_u16.., 0..=Backend::MAX_WEIGHT, admin()), 0..6);
@@ -66,7 +69,7 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
             name,
             v6,
             port,
-            (protocol, mode, on_down, announce, tracking, ring_size),
+            (protocol, mode, on_down, announce, tracking, encap_checksum, ring_size),
             check,
             idle,
             backends,
@@ -79,7 +82,7 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
                 }
             };
             let backends = backends.into_iter().map(|(host, own_port, weight, admin)| {
-                let port = if mode == Mode::L2 { port } else { own_port };
+                let port = if mode.keeps_destination() { port } else { own_port };
                 let address = SocketAddr::new(address(1, host), port);
                 (address, Backend { address, weight, admin })
             });
@@ -92,6 +95,7 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
                 announce,
                 idle_timeout: Duration::from_secs(idle),
                 tracking,
+                encap_checksum,
                 ring_size,
                 backends: backends.collect(),
             }
@@ -103,8 +107,14 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
 pub(crate) fn desired() -> impl Strategy<Value = Desired> {
     let interfaces = btree_map("[a-z][a-z0-9._-]{0,13}", select(AttachMode::ALL), 0..4);
     let services = (0..5).map(|index| option::of(service(index))).collect::<Vec<_>>();
-    (interfaces, services).prop_map(|(interfaces, services)| Desired {
+    let sources = (option::of((any::<u32>(), 8_u8..=32)), option::of((any::<u128>(), 32_u8..=128)));
+    let sources = sources.prop_map(|(v4, v6)| Sources {
+        v4: v4.map(|(bits, len)| Ipv4Net::new_assert(bits.into(), len).trunc()),
+        v6: v6.map(|(bits, len)| Ipv6Net::new_assert(bits.into(), len).trunc()),
+    });
+    (interfaces, sources, services).prop_map(|(interfaces, sources, services)| Desired {
         interfaces,
+        sources,
         services: services
             .into_iter()
             .flatten()

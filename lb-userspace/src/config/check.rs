@@ -7,10 +7,13 @@ use super::convert::{self, Placed};
 use super::file::{File, Interface};
 use super::finding::{Finding, Findings, Path};
 use super::{rules, schema};
+use crate::model::Sources;
 use crate::model::{AttachMode, Desired, InvalidText};
+use ipnet::IpNet;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::ops::Range;
 use toml::de::DeTable;
@@ -111,6 +114,7 @@ pub fn from_shape(shape: &File) -> Result<Checked<Finding>, Vec<Finding>> {
     let mut out = Findings::default();
     let root = Path::default();
     let interfaces = interfaces(shape, &root.key("agent").key("interfaces"), &mut out);
+    let sources = sources(shape, &root.key("agent").key("encap-source"), &mut out);
     let metrics = shape.agent.metrics.as_deref().and_then(|text| match text.parse::<SocketAddr>() {
         Ok(address) if address.port() != 0 => Some(address),
         _ => {
@@ -138,7 +142,40 @@ pub fn from_shape(shape: &File) -> Result<Checked<Finding>, Vec<Finding>> {
         .map(|Placed { service, .. }| (service.name.clone(), service.into()))
         .collect::<BTreeMap<_, _>>();
     let keeps_interfaces = shape.agent.interfaces.is_none();
-    Ok(Checked { desired: Desired { interfaces, services }, keeps_interfaces, metrics, warnings })
+    Ok(Checked { desired: Desired { interfaces, sources, services }, keeps_interfaces, metrics, warnings })
+}
+
+fn sources(shape: &File, path: &Path, out: &mut Findings) -> Sources {
+    let mut sources = Sources::default();
+    for (index, text) in shape.agent.encap_source.iter().flatten().enumerate() {
+        let place = path.index(index);
+        // An address alone is a prefix of one.
+        let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        let Some(net) = net else {
+            out.invalid(
+                place,
+                format!("encap-source \"{text}\" is not a prefix"),
+                "write one like \"198.18.0.0/15\" or \"2001:db8:f::/64\"",
+            );
+            continue;
+        };
+        if net.addr() != net.network() {
+            out.invalid(
+                place,
+                format!("encap-source {net} has bits behind its prefix"),
+                format!("write \"{}\"", net.trunc()),
+            );
+            continue;
+        }
+        let twice = match net {
+            IpNet::V4(net) => sources.v4.replace(net).is_some(),
+            IpNet::V6(net) => sources.v6.replace(net).is_some(),
+        };
+        if twice {
+            out.conflict(place, format!("encap-source has two prefixes of the family of {net}"), "write one");
+        }
+    }
+    sources
 }
 
 fn interfaces(shape: &File, path: &Path, out: &mut Findings) -> BTreeMap<String, AttachMode> {

@@ -1,6 +1,7 @@
 //! [`Desired`] → the shape and the text that mean it: only what differs from the defaults, in the manual's order.
 
 use super::file::{self, Agent, CheckTable, Draining, File, Interface, InterfaceTable};
+use crate::model::Sources;
 use crate::model::{Admin, AttachMode, Backend, Check, CheckKind, Desired, HttpMethod, Service};
 use lb_common::maglev;
 use std::net::SocketAddr;
@@ -28,11 +29,18 @@ pub fn to_shape(desired: &Desired, metrics: Option<SocketAddr>) -> File {
     File {
         agent: Agent {
             interfaces: (!interfaces.is_empty()).then_some(interfaces),
+            encap_source: sources(desired.sources),
             metrics: metrics.map(|address| address.to_string()),
         },
         defaults: file::Defaults::default(),
         service: desired.services.values().map(|shared| service(shared)).collect(),
     }
+}
+
+fn sources(sources: Sources) -> Option<Vec<String>> {
+    let v4 = sources.v4.map(|net| net.to_string());
+    let both: Vec<_> = v4.into_iter().chain(sources.v6.map(|net| net.to_string())).collect();
+    (!both.is_empty()).then_some(both)
 }
 
 /// The shape of a service: the body of `PUT /v1/services/NAME`.
@@ -48,6 +56,7 @@ pub fn service(service: &Service) -> file::Service {
         announce: unless_default(service.announce),
         idle_timeout: (idle != service.listen.protocol.default_idle_timeout()).then(|| duration(idle)),
         tracking: unless_default(service.tracking),
+        encap_checksum: unless_default(service.encap_checksum),
         ring_size: (ring_size != maglev::DEFAULT_SIZE).then_some(i64::from(ring_size)),
         check: service.check.as_ref().map(|check| file::Check::Table(check_table(check))),
         backend: service.backends.values().map(backend).collect(),

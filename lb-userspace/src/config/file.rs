@@ -33,6 +33,9 @@ pub struct Agent {
     /// Interfaces that are attached. Unsaid, those that are attached stay; an empty list attaches none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interfaces: Option<Vec<Interface>>,
+    /// Prefixes that outer headers come from, one a family: `"198.18.0.0/15"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encap_source: Option<Vec<String>>,
     /// Address and port of the metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
@@ -81,6 +84,9 @@ pub struct Defaults {
     /// See [`Service::tracking`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracking: Option<String>,
+    /// See [`Service::encap_checksum`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encap_checksum: Option<String>,
     /// See [`Service::ring_size`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ring_size: Option<i64>,
@@ -97,7 +103,7 @@ pub struct Service {
     pub name: String,
     /// Where it listens: `tcp://192.0.2.10:443`.
     pub listen: String,
-    /// `nat` or `l2`.
+    /// `nat`, `l2`, `ipip` or `gue`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
     /// `maglev`.
@@ -115,6 +121,9 @@ pub struct Service {
     /// `adaptive`, `always` or `never`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracking: Option<String>,
+    /// `none` or `udp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encap_checksum: Option<String>,
     /// One of [`lb_common::maglev::SIZES`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ring_size: Option<i64>,
@@ -237,6 +246,7 @@ pub(super) struct Options<'a> {
     pub(super) announce: Option<&'a str>,
     pub(super) idle_timeout: Option<&'a str>,
     pub(super) tracking: Option<&'a str>,
+    pub(super) encap_checksum: Option<&'a str>,
     pub(super) ring_size: Option<i64>,
     pub(super) check: Option<&'a Check>,
 }
@@ -253,6 +263,7 @@ macro_rules! options {
                     announce: self.announce.as_deref(),
                     idle_timeout: self.idle_timeout.as_deref(),
                     tracking: self.tracking.as_deref(),
+                    encap_checksum: self.encap_checksum.as_deref(),
                     ring_size: self.ring_size,
                     check: self.check.as_ref(),
                 }

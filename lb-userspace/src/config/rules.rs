@@ -5,7 +5,7 @@
 use super::convert::Placed;
 use super::finding::Findings;
 use super::finding::Path;
-use crate::model::{Listen, Mode, Protocol, Service};
+use crate::model::{EncapChecksum, Listen, Mode, Protocol, Service};
 use lb_common::abi::limits::BACKENDS_PER_SERVICE;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ pub(super) fn alone(placed: &Placed, out: &mut Findings) {
     let vip = service.listen.address;
     for (address, index) in backends {
         let place = || placed.address_of(*index);
-        if address.is_ipv4() != vip.is_ipv4() {
+        if address.is_ipv4() != vip.is_ipv4() && !service.mode.encapsulates() {
             let (want, is) = if vip.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
             out.invalid(
                 place(),
@@ -40,12 +40,12 @@ pub(super) fn alone(placed: &Placed, out: &mut Findings) {
             );
             continue;
         }
-        if service.mode == Mode::L2 && address.port() != service.listen.port {
+        if service.mode.keeps_destination() && address.port() != service.listen.port {
             out.invalid(
                 place(),
                 format!(
-                    "service {name}: backend {address} has another port than the service ({}); mode l2 changes no ports",
-                    service.listen.port
+                    "service {name}: backend {address} has another port than the service ({}); mode {} changes no ports",
+                    service.listen.port, service.mode
                 ),
                 format!("write {}, or mode = \"nat\"", address.ip()),
             );
@@ -59,6 +59,16 @@ pub(super) fn alone(placed: &Placed, out: &mut Findings) {
                 "write the address of the machine that serves",
             );
         }
+    }
+    if service.encap_checksum == EncapChecksum::Udp && service.mode != Mode::Gue {
+        out.warn(
+            at.key("encap-checksum"),
+            format!(
+                "service {name}: mode {} has no outer UDP header, encap-checksum says nothing",
+                service.mode
+            ),
+            "write mode = \"gue\", or leave encap-checksum out",
+        );
     }
     let limit = BACKENDS_PER_SERVICE as usize;
     let count = service.backends.len();

@@ -19,6 +19,8 @@ pub(super) enum Type {
     Flag,
     /// A table.
     Table(&'static [Key]),
+    /// An array of texts.
+    Texts,
     /// A text or a table.
     TextOrTable(&'static [Key]),
     /// An array of tables.
@@ -43,6 +45,7 @@ const AGENT: &[Key] = &[
         Type::TextsOrTables(INTERFACE),
         r#"interfaces = ["eth0", { name = "eth1", mode = "generic" }]"#,
     ),
+    Key("encap-source", Type::Texts, r#"encap-source = ["198.18.0.0/15", "2001:db8:f::/64"]"#),
     Key("metrics", Type::Text, r#"metrics = "127.0.0.1:9990""#),
 ];
 
@@ -56,12 +59,13 @@ const ANNOUNCE: Key = Key("announce", Type::Text, r#"announce = "interface""#);
 const IDLE_TIMEOUT: Key =
     Key("idle-timeout", Type::Text, r#"a duration with a unit, in quotes: idle-timeout = "15m""#);
 const TRACKING: Key = Key("tracking", Type::Text, r#"tracking = "adaptive""#);
+const ENCAP_CHECKSUM: Key = Key("encap-checksum", Type::Text, r#"encap-checksum = "udp""#);
 const RING_SIZE: Key = Key("ring-size", Type::Number, "ring-size = 16381");
 const SERVICE_CHECK: Key =
     Key("check", Type::TextOrTable(CHECK), r#"[service.check] with kind = "http", or check = "http:/""#);
 
 const DEFAULTS: &[Key] =
-    &[MODE, SCHEDULER, ON_DOWN, ANNOUNCE, IDLE_TIMEOUT, TRACKING, RING_SIZE, SERVICE_CHECK];
+    &[MODE, SCHEDULER, ON_DOWN, ANNOUNCE, IDLE_TIMEOUT, TRACKING, ENCAP_CHECKSUM, RING_SIZE, SERVICE_CHECK];
 
 const SERVICE: &[Key] = &[
     Key("name", Type::Text, r#"name = "web""#),
@@ -72,6 +76,7 @@ const SERVICE: &[Key] = &[
     ANNOUNCE,
     IDLE_TIMEOUT,
     TRACKING,
+    ENCAP_CHECKSUM,
     RING_SIZE,
     SERVICE_CHECK,
     Key("backend", Type::Tables(BACKEND), "[[service.backend]], with two brackets, once for each backend"),
@@ -131,6 +136,7 @@ pub(super) fn prune(table: &mut DeTable<'_>, keys: &'static [Key], path: &Path, 
                 prune(table, keys, &place, out);
                 true
             }
+            (Type::Texts, DeValue::Array(array)) => array.iter().all(|item| item.get_ref().is_str()),
             (Type::Tables(keys), DeValue::Array(array)) => {
                 let fits = array.iter().all(|item| item.get_ref().is_table());
                 prune_each(array, keys, &place, out);
@@ -245,6 +251,7 @@ mod tests {
             announce: text(),
             idle_timeout: text(),
             tracking: text(),
+            encap_checksum: text(),
             ring_size: Some(1),
             check: Some(file::Check::Table(check.clone())),
             backend: vec![backend],
@@ -257,14 +264,18 @@ mod tests {
             announce: text(),
             idle_timeout: text(),
             tracking: text(),
+            encap_checksum: text(),
             ring_size: Some(1),
             check: Some(file::Check::Table(check)),
         };
         assert_eq!(names(DEFAULTS), fields(&defaults));
         let interface = file::InterfaceTable { name: "x".into(), mode: text() };
         assert_eq!(names(INTERFACE), fields(&interface));
-        let agent =
-            file::Agent { interfaces: Some(vec![file::Interface::Table(interface)]), metrics: text() };
+        let agent = file::Agent {
+            interfaces: Some(vec![file::Interface::Table(interface)]),
+            encap_source: Some(vec![]),
+            metrics: text(),
+        };
         assert_eq!(names(AGENT), fields(&agent));
         assert_eq!(names(FILE), fields(file::File { agent, defaults, service: vec![service] }));
     }

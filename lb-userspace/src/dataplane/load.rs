@@ -331,17 +331,25 @@ fn was_interrupted(error: &ProgramError) -> bool {
     matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EAGAIN))
 }
 
-/// Loads only the program that passes everything, with the smallest maps: it uses none.
+/// Loads only the program that passes everything.
 ///
 /// # Errors
 /// There is no object, or the kernel refuses.
 pub(super) fn load_pass() -> Result<Ebpf, OpenError> {
+    load_alone(names::PASS)
+}
+
+/// Loads only one program, with the balancer's maps as small as they get: it uses none of them.
+///
+/// # Errors
+/// There is no object, or the kernel refuses.
+pub(super) fn load_alone(program: &'static str) -> Result<Ebpf, OpenError> {
     let mut loader = EbpfLoader::new();
     for name in names::MAPS {
         loader.map_max_entries(name, 1);
     }
     let mut ebpf = loader.load(object::bytes()?).map_err(|e| Box::new(LoadError::new(e)))?;
-    load_one(&mut ebpf, names::PASS).map_err(Box::new)?;
+    load_one(&mut ebpf, program).map_err(Box::new)?;
     Ok(ebpf)
 }
 

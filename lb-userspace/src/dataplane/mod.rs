@@ -5,6 +5,7 @@
 
 pub mod costs;
 pub mod counters;
+pub mod decap;
 pub mod devices;
 mod direct;
 pub mod drops;

@@ -7,6 +7,7 @@
 //!     programs/<build>/<name>  one directory a build, see object::build
 //!     links/<ifindex>@<name>   dots of the name as %2e: the file system takes none
 //! <pins>-pass/<namespace>/<ifindex>@<name>  links of `lb pass`: indexes repeat in every network namespace
+//! <pins>-decap/<namespace>/…                the same of `lb decap`, with maps in <ifindex>-maps
 //! ```
 
 use std::ffi::OsString;
@@ -121,10 +122,20 @@ impl Pins {
         Ok(self.pass_root().join(inode.to_string()))
     }
 
+    /// The same for `lb decap`.
+    pub(super) fn decap_links(&self) -> Result<PathBuf, PinsError> {
+        let inode = self.pass_links()?;
+        Ok(self.beside("-decap").join(inode.file_name().unwrap_or_default()))
+    }
+
     /// Where links of `lb pass` are pinned: beside the balancer's, they do not belong to it.
     pub(super) fn pass_root(&self) -> PathBuf {
+        self.beside("-pass")
+    }
+
+    fn beside(&self, what: &str) -> PathBuf {
         let mut name = self.root.file_name().map_or_else(|| OsString::from("lb"), ToOwned::to_owned);
-        name.push("-pass");
+        name.push(what);
         self.root.with_file_name(name)
     }
 

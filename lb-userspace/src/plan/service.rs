@@ -3,7 +3,7 @@
 use super::step::{Step, Why};
 use super::{Allocator, Moves, NextHop, Observed, Plan, PlanError, RingCache};
 use crate::dataplane::tables::Tables;
-use crate::model::{Admin, Backend, Health, Mode, OnDown, Protocol, Service, Tracking};
+use crate::model::{Admin, Backend, EncapChecksum, Health, Mode, OnDown, Protocol, Service, Tracking};
 use lb_common::abi::{BackendEntry, Correction, Key, ReverseEntry, ServiceEntry, backend, service};
 use lb_common::{hash, maglev, slot::Slot};
 use std::cell::{Cell, OnceCell};
@@ -30,13 +30,19 @@ fn flags(wanted: &Service) -> u32 {
     let mode = match wanted.mode {
         Mode::Nat => service::flags::NAT,
         Mode::L2 => service::flags::L2,
+        Mode::Ipip => service::flags::IPIP,
+        Mode::Gue => service::flags::GUE,
     };
     let tracking = match wanted.tracking {
         Tracking::Adaptive => 0,
         Tracking::Always => service::flags::TRACK_ALWAYS,
         Tracking::Never => service::flags::TRACK_NEVER,
     };
-    mode | tracking
+    let checksum = match wanted.encap_checksum {
+        EncapChecksum::None => 0,
+        EncapChecksum::Udp => service::flags::ENCAP_CHECKSUM,
+    };
+    mode | tracking | checksum
 }
 
 /// What may be done with a backend, as bits of [`backend::flags`] without the next hop's.
@@ -241,7 +247,10 @@ fn target_block(
         };
         keep[index] = true;
         let flags = bits | was.flags & backend::flags::RESOLVED;
-        let correction = Correction::new((listen.addr, listen.port()), (was.addr, was.port));
+        let correction = match wanted.mode {
+            Mode::Nat => Correction::new((listen.addr, listen.port()), (was.addr, was.port)),
+            _ => Correction::default(),
+        };
         target.entries[index] = with_next_hop(BackendEntry { flags, correction, ..was }, hop);
     }
     for (entry, keep) in target.entries.iter_mut().zip(keep) {

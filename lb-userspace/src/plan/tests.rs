@@ -5,7 +5,8 @@ use super::*;
 use crate::agent::touched::Touched;
 use crate::dataplane::tables::Tables;
 use crate::model::{
-    Admin, Announce, Backend, Check, CheckKind, Listen, Mode, OnDown, Protocol, Service, Tracking,
+    Admin, Announce, Backend, Check, CheckKind, EncapChecksum, Listen, Mode, OnDown, Protocol, Service,
+    Tracking,
 };
 use lb_common::abi::ServiceEntry;
 use lb_common::slot::Slot;
@@ -61,6 +62,7 @@ fn service(name: &str, port: u16, mode: Mode) -> Service {
         announce: Announce::None,
         idle_timeout: Duration::from_secs(900),
         tracking: Tracking::Adaptive,
+        encap_checksum: EncapChecksum::None,
         ring_size: 251,
         backends: BTreeMap::new(),
     }

@@ -107,7 +107,8 @@ impl Open {
     fn append(&mut self, state: &State, health: &BTreeSet<String>) -> Result<(), Error> {
         let mut names: BTreeSet<&str> = self.desired.differing(&state.desired).collect();
         names.extend(health.iter().map(String::as_str));
-        let interfaces = self.desired.interfaces != state.desired.interfaces;
+        let interfaces = self.desired.interfaces != state.desired.interfaces
+            || self.desired.sources != state.desired.sources;
         let announced = self.announced != state.announced;
         if names.is_empty() && !interfaces && !announced {
             return Ok(());

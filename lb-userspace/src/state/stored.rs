@@ -157,8 +157,8 @@ impl Stored {
 }
 
 fn agent(desired: &Desired) -> Agent {
-    let interfaces = Desired { interfaces: desired.interfaces.clone(), ..Desired::default() };
-    to_shape(&interfaces, None).agent
+    let alone = Desired { services: BTreeMap::new(), ..desired.clone() };
+    to_shape(&alone, None).agent
 }
 
 fn to_announced(state: &State) -> BTreeSet<Announced> {

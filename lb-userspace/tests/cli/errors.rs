@@ -19,7 +19,7 @@ fn wrong_usage_is_2() {
         ("service add a 192.0.2.10:443", "has no protocol", "tcp://192.0.2.10:443"),
         ("service add a tcp://192.0.2.10:0", "is not a port", "1 to 65535"),
         ("service add a tcp://192.0.2.300:80", "is not an IP address", "write it like"),
-        ("service add a tcp://192.0.2.1:80 --mode ipip", "not available", "nat, l2"),
+        ("service add a tcp://192.0.2.1:80 --mode snat", "not available", "nat, l2"),
         ("service add a tcp://192.0.2.1:80 --backend 10.0.0.1:80,weight=x", "weight", ",weight=100"),
         ("service set web --set on-dwon=keep", "on-down", "One of"),
         ("backend add web 10.0.0.256", "not an IP address", "10.0.0.11:8443"),

@@ -86,6 +86,7 @@ fn view(service: &Service) -> ServiceView {
         announce: service.announce.to_string(),
         on_down: service.on_down.to_string(),
         tracking: service.tracking.to_string(),
+        encap_checksum: service.encap_checksum.to_string(),
         idle_timeout_s: service.idle_timeout.as_secs(),
         ring_size: service.ring_size,
         check: service.check.as_ref().map(config::spec::format),

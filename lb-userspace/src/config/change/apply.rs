@@ -176,6 +176,7 @@ fn set_service(desired: &Desired, name: &str, set: &BTreeMap<String, String>) ->
             "announce" => shape.announce = text,
             "idle-timeout" => shape.idle_timeout = text,
             "tracking" => shape.tracking = text,
+            "encap-checksum" => shape.encap_checksum = text,
             "check" => shape.check = Some(file::Check::Spec(value.clone())),
             "ring-size" => {
                 let size = value.parse().map_err(|_| {
@@ -199,8 +200,9 @@ fn set_service(desired: &Desired, name: &str, set: &BTreeMap<String, String>) ->
             _ => return Err(unknown_option(key)),
         }
     }
-    if before.mode == Mode::L2 && shape.mode.as_deref() == Some(Mode::L2.as_str()) {
-        // Backends have no port of their own in this mode: they follow the service's.
+    let mode = shape.mode.as_deref().and_then(|mode| mode.parse::<Mode>().ok()).unwrap_or_default();
+    if before.mode.keeps_destination() && mode.keeps_destination() {
+        // Backends have no port of their own in such modes: they follow the service's.
         for (backend, address) in shape.backend.iter_mut().zip(before.backends.keys()) {
             backend.address = address.ip().to_string();
         }

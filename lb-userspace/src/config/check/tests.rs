@@ -95,7 +95,7 @@ fn what_is_unknown_or_of_the_wrong_type() {
         &["idel-timeout", "did you mean \"idle-timeout\""],
     );
     refuses("[agents]\n", 1, &["did you mean \"agent\""]);
-    refuses("[agent]\nfrobnicate = 1\n", 2, &["frobnicate", "interfaces, metrics"]);
+    refuses("[agent]\nfrobnicate = 1\n", 2, &["frobnicate", "interfaces, encap-source, metrics"]);
     refuses(&format!("{HEAD}{BACKEND}wieght = 3\n"), 6, &["did you mean \"weight\""]);
     refuses(
         &format!("{HEAD}{BACKEND}weight = 1.5\n"),
@@ -144,8 +144,7 @@ fn listeners_and_names() {
 fn options() {
     for (option, words) in [
         ("mode = \"snat\"", ["snat", "not available in this version"]),
-        ("mode = \"gue\"", ["gue", "not available in this version"]),
-        ("mode = \"tunnel\"", ["unknown", "nat, l2"]),
+        ("mode = \"tunnel\"", ["unknown", "nat, l2, ipip, gue"]),
         ("scheduler = \"rr\"", ["\"rr\" is not available", "maglev"]),
         ("on-down = \"drop\"", ["on-down", "rehash, keep"]),
         ("announce = \"bgp\"", ["announce", "interface, none"]),

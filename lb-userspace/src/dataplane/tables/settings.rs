@@ -1,6 +1,10 @@
 //! `SETTINGS`: words that steer the program.
 
+use std::net::IpAddr;
+
+use ipnet::{Ipv4Net, Ipv6Net};
 use lb_common::abi::Settings;
+use lb_common::addr::Addr;
 
 use super::region::{OutOfRange, Region, word_of};
 
@@ -24,6 +28,23 @@ impl SettingsTable {
     /// What is set.
     pub fn get(&self) -> Settings {
         self.entry.get(0).unwrap_or_default()
+    }
+
+    /// Sets where outer headers come from: an address and the bits that flows vary, for each family.
+    ///
+    /// # Errors
+    /// The region is empty.
+    pub fn set_sources(&mut self, v4: Option<Ipv4Net>, v6: Option<Ipv6Net>) -> Result<(), OutOfRange> {
+        let (source4, varied4) =
+            v4.map_or((0, 0), |net| (u32::from(net.network()), u32::from(net.hostmask())));
+        let varied6 = v6.map_or(0, |net| u128::from(net.hostmask()) as u32);
+        let source6 = v6.map_or_else(Addr::default, |net| IpAddr::V6(net.network()).into());
+        self.change(|settings| {
+            settings.source4 = source4.to_be();
+            settings.varied4 = varied4.to_be();
+            settings.source6 = source6;
+            settings.varied6 = varied6.to_be();
+        })
     }
 
     /// Sets which generation of `ROUTES` is in force.
@@ -60,7 +81,7 @@ mod tests {
         settings.set_routes(1).unwrap();
         assert_eq!(settings.next_generation(), Ok(1));
         assert_eq!(settings.next_generation(), Ok(2));
-        assert_eq!(settings.get(), Settings { routes: 1, generation: 2, reserved: [0; 14] });
+        assert_eq!(settings.get(), Settings { routes: 1, generation: 2, ..Settings::default() });
     }
 
     #[test]
