@@ -1,8 +1,8 @@
 //! The maps as vectors: the shipped decision without a kernel, for tests, models and fuzzing.
 
 use crate::abi::{
-    BackendCounters, BackendEntry, Filter, FlowKey, FlowValue, Hand, Key, NeighbourEntry, Report,
-    ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, limits, tag,
+    BackendCounters, BackendEntry, Filter, FlowKey, FlowValue, FragmentKey, FragmentValue, Hand, Key,
+    NeighbourEntry, Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, limits, tag,
 };
 use crate::addr::{Addr, Family};
 use crate::packet::Frame;
@@ -50,6 +50,8 @@ pub struct HostTables {
     pub flows: RefCell<HashMap<FlowKey, FlowValue>>,
     /// `EMBRYONIC`.
     pub embryos: RefCell<HashMap<FlowKey, FlowValue>>,
+    /// `FRAGMENTS`.
+    pub fragments: RefCell<HashMap<FragmentKey, FragmentValue>>,
     /// `COUNTERS`, only rows that were touched.
     pub counters: RefCell<BTreeMap<u32, BackendCounters>>,
     /// `REASONS`, only counts that were touched.
@@ -87,6 +89,7 @@ impl Default for HostTables {
             settings: Settings::default(),
             flows: RefCell::default(),
             embryos: RefCell::default(),
+            fragments: RefCell::default(),
             counters: RefCell::default(),
             reasons: RefCell::default(),
             devices: BTreeSet::new(),
@@ -231,6 +234,15 @@ impl Tables for HostTables {
     }
     fn drop_embryo(&self, key: &FlowKey) {
         self.embryos.borrow_mut().remove(key);
+    }
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue> {
+        self.fragments.borrow().get(key).copied()
+    }
+    fn set_fragment(&self, key: &FragmentKey, value: &FragmentValue) {
+        self.fragments.borrow_mut().insert(*key, *value);
+    }
+    fn drop_fragment(&self, key: &FragmentKey) {
+        self.fragments.borrow_mut().remove(key);
     }
     fn now(&self) -> u64 {
         self.now.get()

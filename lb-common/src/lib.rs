@@ -20,6 +20,7 @@
 //! | [`icmp`] | what is a client told whose packet is too big |
 //! | [`pipeline`] | all of it in order |
 //! | [`stage`], [`detour`], [`wrap`] | what does another program do, and why |
+//! | [`fragment`] | where do the parts of a datagram go |
 //! | [`reason`] | why did the packet leave this way |
 //! | `host` | the maps as vectors, for tests (feature `host`) |
 #![cfg_attr(not(any(test, feature = "host")), no_std)]
@@ -31,6 +32,7 @@ pub mod checksum;
 pub mod decap;
 pub mod detour;
 pub mod encap;
+pub mod fragment;
 pub mod hash;
 #[cfg(any(test, feature = "host"))]
 pub mod host;

@@ -28,6 +28,7 @@ pub const SIZES: Sizes = Sizes {
     neighbours: 64,
     flows: 1 << 15,
     embryonic: 1 << 13,
+    fragments: 1 << 11,
     counters: 64,
     reasons: 16,
 };

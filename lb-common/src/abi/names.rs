@@ -40,6 +40,8 @@ pub const NEIGHBOURS: &str = "NEIGHBOURS";
 pub const FLOWS: &str = "FLOWS";
 /// Flows of which only the first packet was seen.
 pub const EMBRYONIC: &str = "EMBRYONIC";
+/// Where the first fragments of datagrams went.
+pub const FRAGMENTS: &str = "FRAGMENTS";
 /// Packets, bytes and flows of each backend.
 pub const COUNTERS: &str = "COUNTERS";
 /// Every reason, for each service.
@@ -68,9 +70,9 @@ pub const DECAP: &str = "DECAP";
 pub const DECAP_COUNTS: &str = "DECAP_COUNTS";
 
 /// Every map that is pinned and adopted.
-pub const MAPS: [&str; 16] = [
-    SERVICES, RINGS, BACKENDS, REVERSE, FILTER, ROUTES, NEIGHBOURS, FLOWS, EMBRYONIC, COUNTERS, REASONS,
-    EVENTS, DEVICES, INTERFACES, SETTINGS, EXPLAIN,
+pub const MAPS: [&str; 17] = [
+    SERVICES, RINGS, BACKENDS, REVERSE, FILTER, ROUTES, NEIGHBOURS, FLOWS, EMBRYONIC, FRAGMENTS, COUNTERS,
+    REASONS, EVENTS, DEVICES, INTERFACES, SETTINGS, EXPLAIN,
 ];
 /// Every program of the object.
 pub const PROGRAMS: [&str; 9] =

@@ -4,6 +4,7 @@ pub mod eth;
 pub mod ipv4;
 pub mod ipv6;
 pub mod locate;
+pub mod part;
 pub mod tags;
 pub mod transport;
 
@@ -11,6 +12,7 @@ use crate::abi::Key;
 use crate::addr::{Addr, Family};
 use crate::hash;
 use crate::reason::Reason;
+use part::Part;
 use tags::Untagged;
 
 /// A packet whose bytes can be reached with bounds checked: a slice on the host, `xdp_md` in the kernel.
@@ -174,6 +176,8 @@ pub struct Packet {
     pub length: u16,
     /// The checksum field as it stands.
     pub checksum: u16,
+    /// Which part of its datagram this is.
+    pub part: Part,
 }
 
 impl Packet {
