@@ -1,13 +1,13 @@
-//! What seldom comes: frames with VLAN tags, IPv4 packets with options, IPv6 packets with extension headers, and
-//! [fragments](crate::fragment). A program of its own looks at them, so that the others do not pay.
+//! What seldom comes: frames with VLAN tags, IPv4 packets with options, IPv6 packets with extension headers. A program of
+//! its own looks at them, so that the others do not pay. [Fragments](crate::fragment) it leaves to the next one.
 
-use crate::fragment;
 use crate::packet::Frame;
 use crate::packet::locate::{self, Located};
 use crate::packet::part::Kind;
 use crate::packet::tags::Untagged;
 use crate::pipeline::{self, Tables, Verdict};
-use crate::reason::{Fate, Reason};
+use crate::reason::Reason;
+use crate::stage::Stage;
 
 /// Decides, rewrites, and counts, like [`pipeline::run`].
 #[inline(always)]
@@ -25,14 +25,11 @@ fn decide<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
         Ok(at) => at,
         Err(reason) => return Verdict::stop(0, Reason::from_number(reason).unwrap_or(Reason::Truncated)),
     };
-    let mut frame = Untagged::new(frame, at.tags);
-    let parsed = match at.kind {
-        Kind::Later => fragment::later(&frame, tables, at),
-        Kind::Whole | Kind::First => locate::parse(&frame, at),
-    };
-    let verdict = pipeline::flow(&mut frame, tables, parsed);
-    if matches!(at.kind, Kind::First) && verdict.reason.fate() != Fate::Forward {
-        fragment::forget(&frame, tables, at);
+    if !matches!(at.kind, Kind::Whole) {
+        tables.go_on(Stage::Fragment);
+        return Verdict::stop(0, Reason::Fragment);
     }
-    verdict
+    let mut frame = Untagged::new(frame, at.tags);
+    let parsed = locate::parse(&frame, at);
+    pipeline::flow(&mut frame, tables, parsed)
 }

@@ -22,15 +22,46 @@
 use crate::abi::{FragmentKey, FragmentValue, ServiceEntry};
 use crate::addr::{Family, TCP, UDP};
 use crate::packet::locate::{self, Located};
-use crate::packet::part::Part;
+use crate::packet::part::{Kind, Part};
+use crate::packet::tags::Untagged;
 use crate::packet::{Frame, Packet, Parsed};
-use crate::pipeline::Tables;
-use crate::reason::Reason;
+use crate::pipeline::{self, Tables, Verdict};
+use crate::reason::{Fate, Reason};
 use crate::select::{self, Choice, How};
+
+/// Decides, rewrites, and counts, like [`pipeline::run`].
+#[inline(always)]
+pub fn run<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    let verdict = decide(frame, tables);
+    if tables.went_on() {
+        return verdict;
+    }
+    pipeline::finish(tables, verdict)
+}
+
+#[inline(always)]
+fn decide<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
+    let at = match Located::unpack(frame.locate()) {
+        Ok(at) => at,
+        Err(reason) => return Verdict::stop(0, Reason::from_number(reason).unwrap_or(Reason::Truncated)),
+    };
+    let mut frame = Untagged::new(frame, at.tags);
+    let parsed = match at.kind {
+        Kind::Later => later(&frame, tables, at),
+        Kind::First => locate::parse(&frame, at),
+        // Whole packets are not left to this program.
+        Kind::Whole => Parsed::NotOurs(Reason::Fragment),
+    };
+    let verdict = pipeline::flow(&mut frame, tables, parsed);
+    if matches!(at.kind, Kind::First) && verdict.reason.fate() != Fate::Forward {
+        forget(&frame, tables, at);
+    }
+    verdict
+}
 
 /// Looks at a later fragment: with what its first one left, it is a packet.
 #[inline(always)]
-pub(crate) fn later<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, at: Located) -> Parsed {
+fn later<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, at: Located) -> Parsed {
     let bare = match locate::bare(frame, at) {
         Ok(bare) => bare,
         Err(reason) => return Parsed::Malformed(reason),
@@ -84,7 +115,7 @@ pub(crate) fn remember<T: Tables>(tables: &T, packet: &Packet, backend: u16, gen
 
 /// Forgets what an earlier datagram with the same identification left: the one that begins goes elsewhere.
 #[inline(always)]
-pub(crate) fn forget<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, at: Located) {
+fn forget<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, at: Located) {
     if let Ok(bare) = locate::bare(frame, at) {
         let key = key(&bare);
         if tables.fragment(&key).is_some() {

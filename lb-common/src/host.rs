@@ -9,7 +9,7 @@ use crate::packet::Frame;
 use crate::pipeline::{self, Hop, Tables, Verdict};
 use crate::reason::Reason;
 use crate::stage::Stage;
-use crate::{detour, icmp, table, wrap};
+use crate::{detour, fragment, icmp, table, wrap};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::vec;
@@ -23,6 +23,7 @@ pub fn run<F: Frame + ?Sized>(frame: &mut F, tables: &HostTables) -> Verdict {
             Stage::Detour => detour::run(frame, tables),
             Stage::Wrap => wrap::run(frame, tables),
             Stage::Answer => icmp::run(frame, tables),
+            Stage::Fragment => fragment::run(frame, tables),
         };
     }
     verdict

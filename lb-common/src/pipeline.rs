@@ -254,6 +254,9 @@ fn towards<F: Frame + ?Sized, T: Tables>(
         return Verdict::stop(service.id, Reason::Unfinished);
     }
     let Settled { sum, checksum, .. } = settled;
+    if packet.part.is_first() {
+        fragment::remember(tables, &packet, choice.index, backend.generation);
+    }
     let rewritten = if service.flags & NAT != 0 {
         let new = New { addr: &backend.addr, port: backend.port, correction: backend.correction };
         nat::rewrite(frame, &packet, End::Destination, new, sum, checksum)
@@ -271,9 +274,6 @@ fn towards<F: Frame + ?Sized, T: Tables>(
     // The views below were all checked while parsing; a `None` cannot happen and must not be invented.
     if rewritten.and_then(|()| l2::redirect(frame, Macs::from(&backend.macs))).is_none() {
         return Verdict::stop(service.id, Reason::Truncated);
-    }
-    if packet.part.is_first() {
-        fragment::remember(tables, &packet, choice.index, backend.generation);
     }
     tables.count_towards(backend.counters, bytes, choice.new);
     Verdict { reason: Reason::Forwarded, service: service.id, egress: backend.ifindex }

@@ -5,17 +5,19 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Stage {
-    /// Frames with VLAN tags, IPv4 options or IPv6 extension headers, and fragments, see [`crate::detour`].
+    /// Frames with VLAN tags, IPv4 options or IPv6 extension headers, see [`crate::detour`].
     Detour = 0,
     /// Packets that travel inside others, see [`crate::wrap`].
     Wrap = 1,
     /// Packets whose sender is told that they are too big, see [`crate::icmp`].
     Answer = 2,
+    /// Fragments of datagrams, see [`crate::fragment`].
+    Fragment = 3,
 }
 
 impl Stage {
     /// Every stage, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Detour, Self::Wrap, Self::Answer];
+    pub const ALL: [Self; 4] = [Self::Detour, Self::Wrap, Self::Answer, Self::Fragment];
 
     /// Its place in `STAGES`: those of the program that explains come behind those that balance.
     pub const fn place(self, explains: bool) -> u32 {

@@ -15,6 +15,7 @@ mod detours;
 mod differential;
 mod encap;
 mod flood;
+mod fragments;
 mod model;
 mod nat;
 mod not_ours;

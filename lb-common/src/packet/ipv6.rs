@@ -16,6 +16,8 @@ pub const TRANSPORT: usize = eth::LEN + LEN;
 pub const ICMP: u8 = 58;
 /// Next-header number of a fragment header (RFC 8200, section 4.5).
 pub const FRAGMENT: u8 = 44;
+/// Length of a fragment header, bytes.
+pub const FRAGMENT_LEN: usize = 8;
 
 /// Looks at a frame whose ethertype is IPv6; one with extension headers goes another way.
 #[inline(always)]

@@ -125,18 +125,15 @@ fn in_ipv6<F: Frame + ?Sized>(frame: &F, network: usize, tags: usize) -> Result<
         return Err(Reason::Truncated);
     }
     let (mut next, mut at) = (ip[6], 0);
-    let (mut kind, mut fragment) = (Kind::Whole, 0);
     for _ in 0..EXTENSIONS {
         let unit = match next {
             extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION => 8,
             extension::AUTHENTICATION => 4,
-            // A fragment of a fragment is nobody's.
-            ipv6::FRAGMENT if fragment != 0 => return Err(Reason::Fragment),
-            ipv6::FRAGMENT => 0,
+            ipv6::FRAGMENT => return in_fragment(frame, tags, payload, at),
             _ => {
                 let (transport, length) = (eth::LEN + ipv6::LEN + at, (payload - at) as u16);
-                let family = Family::V6;
-                return Ok(Located { tags, family, protocol: next, transport, length, kind, fragment });
+                let (family, kind) = (Family::V6, Kind::Whole);
+                return Ok(Located { tags, family, protocol: next, transport, length, kind, fragment: 0 });
             }
         };
         // Eight bytes at least: an authentication header of that length would hold nothing (RFC 4302, section 2).
@@ -144,23 +141,6 @@ fn in_ipv6<F: Frame + ?Sized>(frame: &F, network: usize, tags: usize) -> Result<
             return Err(Reason::MalformedIp);
         }
         let start = frame.far::<8>(network + ipv6::LEN + at).ok_or(Reason::Truncated)?;
-        if unit == 0 {
-            fragment = eth::LEN + ipv6::LEN + at;
-            at += 8;
-            if at > payload {
-                return Err(Reason::MalformedIp);
-            }
-            // The offset, two bits of nothing, and whether more follow: RFC 8200, section 4.5.
-            let field = u16::from_be(half(start, 2));
-            let length = (payload - at) as u16;
-            kind = Kind::of(field >> 3, field & 1 != 0, length)?;
-            next = start[0];
-            if matches!(kind, Kind::Later) {
-                let (family, transport) = (Family::V6, eth::LEN + ipv6::LEN + at);
-                return Ok(Located { tags, family, protocol: next, transport, length, kind, fragment });
-            }
-            continue;
-        }
         // With segments left the destination is only the next station (RFC 8200, section 4.4).
         if next == extension::ROUTING && start[3] != 0 {
             return Err(Reason::Ipv6Extension);
@@ -169,16 +149,32 @@ fn in_ipv6<F: Frame + ?Sized>(frame: &F, network: usize, tags: usize) -> Result<
         // In units of 8 bytes without the first (RFC 8200, section 4.3), or of 4 bytes without the first two (RFC 4302,
         // section 2.2).
         at += if unit == 8 { (start[1] as usize + 1) * 8 } else { (start[1] as usize + 2) * 4 };
-        if at > payload {
-            // RFC 7112, section 5: a first fragment holds all headers.
-            let whole = matches!(kind, Kind::Whole);
-            return Err(if whole { Reason::MalformedIp } else { Reason::FragmentTiny });
-        }
-        if unit == 4 && start[1] == 0 {
+        if at > payload || (unit == 4 && start[1] == 0) {
             return Err(Reason::MalformedIp);
         }
     }
     Err(Reason::Ipv6Extension)
+}
+
+/// Behind a fragment header, `at` bytes behind the IPv6 header, comes the transport header: others that may stand there
+/// (RFC 8200, section 4.1) are not looked past.
+#[inline(always)]
+fn in_fragment<F: Frame + ?Sized>(
+    frame: &F,
+    tags: usize,
+    payload: usize,
+    at: usize,
+) -> Result<Located, Reason> {
+    if at + ipv6::FRAGMENT_LEN > payload {
+        return Err(Reason::MalformedIp);
+    }
+    let fragment = eth::LEN + ipv6::LEN + at;
+    let header = frame.far::<{ ipv6::FRAGMENT_LEN }>(tags + fragment).ok_or(Reason::Truncated)?;
+    let (transport, length) = (fragment + ipv6::FRAGMENT_LEN, (payload - at - ipv6::FRAGMENT_LEN) as u16);
+    // The offset, two bits of nothing, and whether more follow: RFC 8200, section 4.5.
+    let field = u16::from_be(half(header, 2));
+    let kind = Kind::of(field >> 3, field & 1 != 0, length)?;
+    Ok(Located { tags, family: Family::V6, protocol: header[0], transport, length, kind, fragment })
 }
 
 /// Looks at a packet whose transport header was found: whole, or the first fragment.
@@ -223,12 +219,11 @@ fn part<F: Frame + ?Sized>(frame: &F, at: Located) -> Option<Part> {
     if matches!(at.kind, Kind::Whole) {
         return Some(Part::WHOLE);
     }
-    let (id, before) = match at.family {
-        Family::V4 => (half(frame.at::<2>(eth::LEN + 4)?, 0) as u32, 0),
-        // Headers between the fragment header and the transport header belong to the datagram's bytes.
-        Family::V6 => (word(frame.at::<4>(at.fragment + 4)?, 0), at.transport.wrapping_sub(at.fragment + 8)),
+    let id = match at.family {
+        Family::V4 => half(frame.at::<2>(eth::LEN + 4)?, 0) as u32,
+        Family::V6 => word(frame.at::<4>(at.fragment + 4)?, 0),
     };
-    Some(Part { kind: at.kind, id, end: (before as u16).wrapping_add(at.length), ..Part::WHOLE })
+    Some(Part { kind: at.kind, id, end: at.length, ..Part::WHOLE })
 }
 
 /// Where a fragment's bytes begin in its datagram.

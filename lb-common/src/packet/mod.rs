@@ -237,7 +237,16 @@ pub fn parse(frame: &[u8]) -> Parsed {
     };
     match seen {
         Parsed::NotOurs(reason) if reason.detours() => match locate::locate(frame) {
-            Ok(at) => locate::parse(&Untagged::new(&mut Seen(frame), at.tags), at),
+            Ok(at) => {
+                let mut seen = Seen(frame);
+                let frame = Untagged::new(&mut seen, at.tags);
+                // What its first fragment left is not looked for here.
+                match locate::bare(&frame, at) {
+                    Ok(bare) if bare.part.is_later() => Parsed::NotOurs(Reason::Fragment),
+                    Ok(_) => locate::parse(&frame, at),
+                    Err(reason) => Parsed::Malformed(reason),
+                }
+            }
             Err(reason) if reason.malformed() => Parsed::Malformed(reason),
             Err(reason) => Parsed::NotOurs(reason),
         },

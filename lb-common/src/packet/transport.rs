@@ -44,7 +44,7 @@ pub(super) fn tcp<F: Frame + ?Sized>(
     part: Part,
 ) -> Parsed {
     if (length as usize) < TCP_LEN {
-        return Parsed::Malformed(too_short(part));
+        return too_short(part);
     }
     let Some(tcp) = frame.at::<TCP_LEN>(offset) else { return Parsed::Malformed(Reason::Truncated) };
     let header = (tcp[12] >> 4) as usize * 4;
@@ -69,8 +69,12 @@ pub(super) fn tcp<F: Frame + ?Sized>(
 
 /// Why a transport header that is not all there is not looked at.
 #[inline(always)]
-const fn too_short(part: Part) -> Reason {
-    if part.is_whole() { Reason::MalformedTransport } else { Reason::FragmentTiny }
+const fn too_short(part: Part) -> Parsed {
+    if part.is_whole() {
+        Parsed::Malformed(Reason::MalformedTransport)
+    } else {
+        Parsed::NotOurs(Reason::FragmentTiny)
+    }
 }
 
 /// Source and destination port, from one word: the flow's hash wants them as one again.
@@ -90,7 +94,7 @@ pub(super) fn udp<F: Frame + ?Sized>(
     part: Part,
 ) -> Parsed {
     if (length as usize) < UDP_LEN {
-        return Parsed::Malformed(too_short(part));
+        return too_short(part);
     }
     let Some(udp) = frame.at::<UDP_LEN>(offset) else { return Parsed::Malformed(Reason::Truncated) };
     let own = u16::from_be(half(udp, 4));

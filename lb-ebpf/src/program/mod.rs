@@ -11,7 +11,7 @@ use aya_log_ebpf::debug;
 use frame::XdpFrame;
 use lb_common::pipeline::{Tables, Verdict};
 use lb_common::reason::{Fate, Reason};
-use lb_common::{detour, icmp, pipeline, wrap};
+use lb_common::{detour, fragment, icmp, pipeline, wrap};
 use maps::{EXPLAINS, LIVE, Maps};
 
 /// Balances. Attached to every interface that clients or backends are behind.
@@ -65,6 +65,19 @@ fn lb_answer(ctx: XdpContext) -> u32 {
 #[xdp]
 fn lb_answer_dry(ctx: XdpContext) -> u32 {
     run::<EXPLAINS>(&ctx, icmp::run)
+}
+
+/// Lets fragments follow each other, see [`Stage::Fragment`](lb_common::stage::Stage::Fragment).
+#[xdp]
+#[inline(always)]
+fn lb_fragment(ctx: XdpContext) -> u32 {
+    run::<LIVE>(&ctx, fragment::run)
+}
+
+/// The same as `lb_fragment`, for `lb_explain`.
+#[xdp]
+fn lb_fragment_dry(ctx: XdpContext) -> u32 {
+    run::<EXPLAINS>(&ctx, fragment::run)
 }
 
 /// Passes everything. A veth whose other end sends with XDP needs a program on it (`lb pass`).
