@@ -2,14 +2,14 @@
 
 use crate::abi::{
     BackendCounters, BackendEntry, Filter, FlowKey, FlowValue, Key, NeighbourEntry, Report, ReverseEntry,
-    RingLine, RouteEntry, ServiceEntry, Settings, limits, tag,
+    RingLine, RouteEntry, ServiceEntry, Settings, VipEntry, limits, tag,
 };
 use crate::addr::{Addr, Family};
 use crate::packet::Frame;
 use crate::pipeline::{self, Hop, Tables, Verdict};
 use crate::reason::Reason;
 use crate::stage::Stage;
-use crate::{detour, table};
+use crate::{detour, icmp, table};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::vec;
@@ -44,6 +44,8 @@ pub struct HostTables {
     pub neighbours: Vec<NeighbourEntry>,
     /// `SETTINGS`.
     pub settings: Settings,
+    /// `VIPS`, a power of two long.
+    pub vips: Vec<VipEntry>,
     /// `FLOWS`.
     pub flows: RefCell<HashMap<FlowKey, FlowValue>>,
     /// `EMBRYONIC`.
@@ -56,6 +58,8 @@ pub struct HostTables {
     pub devices: BTreeSet<u32>,
     /// What the kernel answers when it is asked for a way, by destination.
     pub kernel: HashMap<Addr, Result<Hop, Reason>>,
+    /// The state of [`icmp::limit`].
+    pub bucket: Cell<u64>,
     /// The clock, ns.
     pub now: Cell<u64>,
     /// The interface that packets come in through.
@@ -79,12 +83,14 @@ impl Default for HostTables {
             routes: vec![RouteEntry::default(); limits::ROUTES as usize],
             neighbours: vec![NeighbourEntry::default(); 64],
             settings: Settings::default(),
+            vips: vec![VipEntry::default(); 64],
             flows: RefCell::default(),
             embryos: RefCell::default(),
             counters: RefCell::default(),
             reasons: RefCell::default(),
             devices: BTreeSet::new(),
             kernel: HashMap::new(),
+            bucket: Cell::new(0),
             now: Cell::new(1),
             ingress: 1,
             generic: false,
@@ -122,6 +128,15 @@ impl HostTables {
     pub fn put_neighbour(&mut self, entry: NeighbourEntry) {
         let mask = self.neighbour_mask();
         put(&mut self.neighbours, mask, entry, |e| &e.key, |e| &mut e.key);
+    }
+
+    /// Places an address that answers echo requests.
+    ///
+    /// # Panics
+    /// When the table is full.
+    pub fn put_vip(&mut self, entry: VipEntry) {
+        let mask = self.vip_mask();
+        put(&mut self.vips, mask, entry, |e| &e.key, |e| &mut e.key);
     }
 
     /// Writes a slot of a ring.
@@ -201,6 +216,12 @@ impl Tables for HostTables {
     fn settings(&self) -> Option<&Settings> {
         Some(&self.settings)
     }
+    fn vip(&self, place: u32) -> Option<&VipEntry> {
+        self.vips.get(place as usize)
+    }
+    fn vip_mask(&self) -> u32 {
+        self.vips.len() as u32 - 1
+    }
     fn flow(&self, key: &FlowKey) -> Option<FlowValue> {
         self.flows.borrow().get(key).copied()
     }
@@ -238,6 +259,11 @@ impl Tables for HostTables {
     }
     fn send(&self, ifindex: u32) -> bool {
         ifindex == self.ingress || self.devices.contains(&ifindex)
+    }
+    fn may_answer(&self) -> bool {
+        let taken = icmp::limit::take(self.bucket.get(), self.now.get());
+        self.bucket.set(taken.unwrap_or(self.bucket.get()));
+        taken.is_some()
     }
     fn count(&self, service: u32, reason: Reason) {
         *self.reasons.borrow_mut().entry((service, reason)).or_default() += 1;

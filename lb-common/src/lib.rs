@@ -18,6 +18,7 @@
 //! | [`nat`], [`l2`] | which bytes change |
 //! | [`pipeline`] | all of it in order |
 //! | [`stage`], [`detour`] | what does another program do, and why |
+//! | [`icmp`] | who answers an echo request, who is told of an error |
 //! | [`reason`] | why did the packet leave this way |
 //! | `host` | the maps as vectors, for tests (feature `host`) |
 #![cfg_attr(not(any(test, feature = "host")), no_std)]
@@ -30,6 +31,7 @@ pub mod detour;
 pub mod hash;
 #[cfg(any(test, feature = "host"))]
 pub mod host;
+pub mod icmp;
 pub mod l2;
 pub mod maglev;
 pub mod nat;

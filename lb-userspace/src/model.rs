@@ -115,6 +115,8 @@ pub struct Service {
     pub idle_timeout: Duration,
     /// Which flows have entries.
     pub tracking: Tracking,
+    /// Whether echo requests to its address are answered for it.
+    pub echo: bool,
     /// Slots of its ring: a prime of [`lb_common::maglev::SIZES`].
     pub ring_size: u32,
     /// Backends by address.

@@ -83,6 +83,7 @@ impl Setup {
             announce: Announce::None,
             idle_timeout: Duration::from_mins(15),
             tracking: self.tracking,
+            echo: true,
             ring_size: self.slots,
             backends: backends.collect(),
         }

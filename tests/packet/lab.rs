@@ -69,6 +69,7 @@ impl Served {
             announce: Announce::None,
             idle_timeout: Duration::from_mins(1),
             tracking: Tracking::Adaptive,
+            echo: true,
             ring_size: SLOTS,
             backends: BTreeMap::from([(self.backend, Backend::new(self.backend, 100))]),
         }

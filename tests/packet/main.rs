@@ -11,6 +11,7 @@ mod captures;
 mod checksums;
 mod consistency;
 mod differential;
+mod echo;
 mod flood;
 mod model;
 mod nat;

@@ -97,6 +97,7 @@ impl<M: Machine> World<M> {
             announce: Announce::None,
             idle_timeout: Duration::from_secs(IDLE),
             tracking: Tracking::Adaptive,
+            echo: true,
             ring_size: 251,
             backends: BTreeMap::new(),
         };

@@ -45,13 +45,16 @@ pub const SETTINGS: &str = "SETTINGS";
 /// Where `lb_explain` leaves its answer.
 pub const EXPLAIN: &str = "EXPLAIN";
 
+/// Addresses that answer echo requests.
+pub const VIPS: &str = "VIPS";
+
 /// The programs that others go on in. Not adopted: each build has its own, filled before its programs are used.
 pub const STAGES: &str = "STAGES";
 
 /// Every map that is pinned and adopted.
-pub const MAPS: [&str; 16] = [
+pub const MAPS: [&str; 17] = [
     SERVICES, RINGS, BACKENDS, REVERSE, FILTER, ROUTES, NEIGHBOURS, FLOWS, EMBRYONIC, COUNTERS, REASONS,
-    EVENTS, DEVICES, INTERFACES, SETTINGS, EXPLAIN,
+    EVENTS, DEVICES, INTERFACES, SETTINGS, EXPLAIN, VIPS,
 ];
 /// Every program of the object.
 pub const PROGRAMS: [&str; 5] = [BALANCE, DETOUR, EXPLAIN_PROGRAM, DETOUR_DRY, PASS];

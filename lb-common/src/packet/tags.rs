@@ -1,6 +1,7 @@
 //! VLAN tags (IEEE 802.1Q, 802.1ad): seen without them, a frame is one like others.
 
 use super::{Frame, eth, half};
+use crate::addr::Family;
 use crate::reason::Reason;
 
 /// Bytes of a tag: ethertype of the tag and its control field.
@@ -66,6 +67,11 @@ impl<F: Frame + ?Sized> Frame for Untagged<'_, F> {
             return None;
         }
         self.frame.far_mut(self.place(offset))
+    }
+
+    #[inline(always)]
+    fn embedded(&self, start: usize, end: usize, family: Family) -> u64 {
+        self.frame.embedded(self.place(start), self.place(end), family)
     }
 
     #[inline(always)]

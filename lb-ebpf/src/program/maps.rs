@@ -8,9 +8,10 @@ use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{
     BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, NeighbourEntry, ReasonCounters, Report,
-    ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, event, limits, settings,
+    ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, VipEntry, event, limits, settings,
 };
 use lb_common::addr::{Addr, Family};
+use lb_common::icmp::limit;
 use lb_common::pipeline::{Hop, Tables};
 use lb_common::reason::Reason;
 use lb_common::stage::Stage;
@@ -49,6 +50,11 @@ static DEVICES: DevMapHash<{ limits::INTERFACES as usize }> = DevMapHash::new();
 #[btf_map]
 static INTERFACES: HashMap<u32, u32, { limits::INTERFACES as usize }> = HashMap::new();
 #[btf_map]
+static VIPS: Array<VipEntry, { limits::SERVICES as usize }, MAPPED> = Array::new();
+/// The state of [`limit`] on each CPU. Each build has its own.
+#[btf_map]
+static ECHO: PerCpuArray<u64, 1> = PerCpuArray::new();
+#[btf_map]
 static EXPLAIN: Array<Report, 1, MAPPED> = Array::new();
 /// The programs that go on, see [`Stage::place`]. Each build has its own.
 #[btf_map]
@@ -61,6 +67,8 @@ static SERVICE_MASK: Global<u32> = Global::new(limits::SERVICES - 1);
 static REVERSE_MASK: Global<u32> = Global::new(limits::REVERSE - 1);
 #[unsafe(no_mangle)]
 static NEIGHBOUR_MASK: Global<u32> = Global::new(limits::NEIGHBOURS - 1);
+#[unsafe(no_mangle)]
+static VIP_MASK: Global<u32> = Global::new(limits::SERVICES - 1);
 
 /// Whether the kernel has `bpf_ktime_get_coarse_ns` (5.11), set by the agent when it loads: a constant to the verifier.
 #[unsafe(no_mangle)]
@@ -147,6 +155,14 @@ impl<const MODE: u32> Tables for Maps<MODE> {
         NEIGHBOUR_MASK.load()
     }
     #[inline(always)]
+    fn vip(&self, place: u32) -> Option<&VipEntry> {
+        VIPS.get(place)
+    }
+    #[inline(always)]
+    fn vip_mask(&self) -> u32 {
+        VIP_MASK.load()
+    }
+    #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
         SETTINGS.get(0)
     }
@@ -220,6 +236,18 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     #[inline(always)]
     fn send(&self, ifindex: u32) -> bool {
         ifindex == self.ingress || DEVICES.redirect(ifindex, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn may_answer(&self) -> bool {
+        let Some(bucket) = ECHO.get_ptr_mut(0) else { return false };
+        // SAFETY: the bucket is this CPU's own.
+        let Some(next) = limit::take(unsafe { *bucket }, self.now()) else { return false };
+        if MODE == LIVE {
+            // SAFETY: as above.
+            unsafe { *bucket = next };
+        }
+        true
     }
 
     #[inline(always)]

@@ -65,6 +65,7 @@ fn run<const MODE: u32>(ctx: &XdpContext, decide: impl FnOnce(&mut XdpFrame, &Ma
             }
             XDP_DROP
         }
+        Fate::Forward if verdict.egress == ingress => XDP_TX,
         // `Tables::send` has told the kernel where to.
         Fate::Forward => XDP_REDIRECT,
     }

@@ -237,6 +237,7 @@ impl Core {
             on_down: service.on_down.to_string(),
             tracking: service.tracking.to_string(),
             idle_timeout_s: service.idle_timeout.as_secs(),
+            echo: service.echo,
             ring_size: service.ring_size,
             check: service.check.as_ref().map(spec::format),
             state,

@@ -94,6 +94,9 @@ struct Options {
     /// Which flows have table entries
     #[arg(long, value_name = "adaptive|always|never", value_parser = word::<Tracking>)]
     tracking: Option<String>,
+    /// Whether pings of the address are answered
+    #[arg(long, value_name = "true|false")]
+    echo: Option<bool>,
     /// Slots of the ring: a prime like 16381
     #[arg(long, value_name = "N")]
     ring_size: Option<u32>,
@@ -129,6 +132,7 @@ impl Options {
             ("announce", self.announce),
             ("idle-timeout", self.idle_timeout),
             ("tracking", self.tracking),
+            ("echo", self.echo.map(|answered| answered.to_string())),
             ("ring-size", self.ring_size.map(|size| size.to_string())),
         ];
         let named = named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.into())));
@@ -172,6 +176,11 @@ pub(super) async fn run(session: &mut Session, command: ServiceCommand) -> Resul
                 body.get("ring-size").and_then(Value::as_str).and_then(|s| s.parse::<i64>().ok())
             {
                 body.insert("ring-size".into(), size.into());
+            }
+            if let Some(answered) =
+                body.get("echo").and_then(Value::as_str).and_then(|s| s.parse::<bool>().ok())
+            {
+                body.insert("echo".into(), answered.into());
             }
             body.insert("name".into(), args.name.into());
             body.entry("listen").or_insert_with(|| args.listen.into());
@@ -243,6 +252,7 @@ async fn show(session: &mut Session, name: &str) -> Result<()> {
         ("announce", &announced),
         ("idle-timeout", &idle),
         ("tracking", &service.tracking),
+        ("echo", &service.echo.to_string()),
         ("ring-size", &service.ring_size.to_string()),
     ] {
         out.line(format_args!("  {key:<13} {value}"))?;
@@ -259,7 +269,15 @@ async fn show(session: &mut Session, name: &str) -> Result<()> {
 pub(super) fn services_table(services: &[ServiceView], wide: bool) -> Table {
     let mut headings = vec!["SERVICE", "LISTEN", "MODE", "STATE", "UP>", "DRAINING>", "CHECK"];
     if wide {
-        headings.extend(["SCHEDULER", "ON-DOWN", "ANNOUNCE", "TRACKING", "IDLE-TIMEOUT-S>", "RING-SIZE>"]);
+        headings.extend([
+            "SCHEDULER",
+            "ON-DOWN",
+            "ANNOUNCE",
+            "TRACKING",
+            "ECHO",
+            "IDLE-TIMEOUT-S>",
+            "RING-SIZE>",
+        ]);
     }
     headings.push("REASON");
     let mut table = table(&headings);
@@ -286,6 +304,7 @@ pub(super) fn services_table(services: &[ServiceView], wide: bool) -> Table {
                 Cell::new(&service.on_down),
                 Cell::new(&service.announce),
                 Cell::new(&service.tracking),
+                Cell::new(service.echo),
                 Cell::new(service.idle_timeout_s),
                 Cell::new(service.ring_size),
             ]);

@@ -57,7 +57,7 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
         select(OnDown::ALL),
         select(Announce::ALL),
         select(Tracking::ALL),
-        select(maglev::SIZES.as_slice()),
+        (any::<bool>(), select(maglev::SIZES.as_slice())),
     );
     let backends = vec((1_u8..=250, 1_u16.., 0..=Backend::MAX_WEIGHT, admin()), 0..6);
     let name = "[a-zA-Z0-9][a-zA-Z0-9._-]{0,20}";
@@ -66,7 +66,7 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
             name,
             v6,
             port,
-            (protocol, mode, on_down, announce, tracking, ring_size),
+            (protocol, mode, on_down, announce, tracking, (echo, ring_size)),
             check,
             idle,
             backends,
@@ -92,6 +92,7 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
                 announce,
                 idle_timeout: Duration::from_secs(idle),
                 tracking,
+                echo,
                 ring_size,
                 backends: backends.collect(),
             }

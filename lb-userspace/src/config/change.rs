@@ -105,8 +105,18 @@ pub enum Change {
 }
 
 /// Keys of [`Change::SetService`].
-pub const SERVICE_OPTIONS: [&str; 9] =
-    ["listen", "mode", "scheduler", "on-down", "announce", "idle-timeout", "tracking", "ring-size", "check"];
+pub const SERVICE_OPTIONS: [&str; 10] = [
+    "listen",
+    "mode",
+    "scheduler",
+    "on-down",
+    "announce",
+    "idle-timeout",
+    "tracking",
+    "echo",
+    "ring-size",
+    "check",
+];
 
 /// What a change led to.
 #[derive(Clone, Debug, PartialEq, Eq)]

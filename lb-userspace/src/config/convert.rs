@@ -39,6 +39,7 @@ pub(super) struct Typed {
     announce: Option<Announce>,
     idle_timeout: Option<Duration>,
     tracking: Option<Tracking>,
+    echo: Option<bool>,
     ring_size: Option<u32>,
     /// Outer: something was said. Inner: it was not `none`.
     check: Option<Option<Check>>,
@@ -117,6 +118,7 @@ pub(super) fn options(subject: &str, options: Options<'_>, path: &Path, out: &mu
         announce: judge.word("announce", options.announce),
         idle_timeout: judge.duration("idle-timeout", options.idle_timeout, IDLE),
         tracking: judge.word("tracking", options.tracking),
+        echo: options.echo,
         ring_size: options.ring_size.and_then(|size| ring_size(&mut judge, size)),
         check: None,
     };
@@ -197,6 +199,7 @@ pub(super) fn service(
             .or(defaults.idle_timeout)
             .unwrap_or_else(|| listen.protocol.default_idle_timeout()),
         tracking: own.tracking.or(defaults.tracking).unwrap_or_default(),
+        echo: own.echo.or(defaults.echo).unwrap_or(true),
         ring_size: own.ring_size.or(defaults.ring_size).unwrap_or(maglev::DEFAULT_SIZE),
         // Built anew from what is sorted, its nodes are full: there may be a hundred thousand backends.
         backends: backends.into_iter().collect(),

@@ -81,6 +81,9 @@ pub struct Defaults {
     /// See [`Service::tracking`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracking: Option<String>,
+    /// See [`Service::echo`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub echo: Option<bool>,
     /// See [`Service::ring_size`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ring_size: Option<i64>,
@@ -115,6 +118,9 @@ pub struct Service {
     /// `adaptive`, `always` or `never`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracking: Option<String>,
+    /// Whether pings of its address are answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub echo: Option<bool>,
     /// One of [`lb_common::maglev::SIZES`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ring_size: Option<i64>,
@@ -237,6 +243,7 @@ pub(super) struct Options<'a> {
     pub(super) announce: Option<&'a str>,
     pub(super) idle_timeout: Option<&'a str>,
     pub(super) tracking: Option<&'a str>,
+    pub(super) echo: Option<bool>,
     pub(super) ring_size: Option<i64>,
     pub(super) check: Option<&'a Check>,
 }
@@ -253,6 +260,7 @@ macro_rules! options {
                     announce: self.announce.as_deref(),
                     idle_timeout: self.idle_timeout.as_deref(),
                     tracking: self.tracking.as_deref(),
+                    echo: self.echo,
                     ring_size: self.ring_size,
                     check: self.check.as_ref(),
                 }

@@ -56,12 +56,13 @@ const ANNOUNCE: Key = Key("announce", Type::Text, r#"announce = "interface""#);
 const IDLE_TIMEOUT: Key =
     Key("idle-timeout", Type::Text, r#"a duration with a unit, in quotes: idle-timeout = "15m""#);
 const TRACKING: Key = Key("tracking", Type::Text, r#"tracking = "adaptive""#);
+const ECHO: Key = Key("echo", Type::Flag, "echo = false");
 const RING_SIZE: Key = Key("ring-size", Type::Number, "ring-size = 16381");
 const SERVICE_CHECK: Key =
     Key("check", Type::TextOrTable(CHECK), r#"[service.check] with kind = "http", or check = "http:/""#);
 
 const DEFAULTS: &[Key] =
-    &[MODE, SCHEDULER, ON_DOWN, ANNOUNCE, IDLE_TIMEOUT, TRACKING, RING_SIZE, SERVICE_CHECK];
+    &[MODE, SCHEDULER, ON_DOWN, ANNOUNCE, IDLE_TIMEOUT, TRACKING, ECHO, RING_SIZE, SERVICE_CHECK];
 
 const SERVICE: &[Key] = &[
     Key("name", Type::Text, r#"name = "web""#),
@@ -72,6 +73,7 @@ const SERVICE: &[Key] = &[
     ANNOUNCE,
     IDLE_TIMEOUT,
     TRACKING,
+    ECHO,
     RING_SIZE,
     SERVICE_CHECK,
     Key("backend", Type::Tables(BACKEND), "[[service.backend]], with two brackets, once for each backend"),
@@ -245,6 +247,7 @@ mod tests {
             announce: text(),
             idle_timeout: text(),
             tracking: text(),
+            echo: Some(true),
             ring_size: Some(1),
             check: Some(file::Check::Table(check.clone())),
             backend: vec![backend],
@@ -257,6 +260,7 @@ mod tests {
             announce: text(),
             idle_timeout: text(),
             tracking: text(),
+            echo: Some(true),
             ring_size: Some(1),
             check: Some(file::Check::Table(check)),
         };

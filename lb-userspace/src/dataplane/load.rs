@@ -196,14 +196,16 @@ fn check_maps(
     let mut found = Found { existing: 0, entries: BTreeMap::new(), missing: Vec::new(), kept: Vec::new() };
     for (name, needed) in needed {
         let path = pins.map(name);
-        let asked = chosen.get(name).copied();
+        // No more addresses than services: they are of one size, of which one of them tells.
+        let tells = *name != names::VIPS;
+        let asked = chosen.get(if tells { *name } else { names::SERVICES }).copied();
         let entries = if path.exists() {
             let info = MapInfo::from_pin(&path).map_err(look(&path))?;
             let layout = Layout::of(&info).map_err(look(&path))?;
             layout::compare(name, &path, layout, *needed, asked.is_some())?;
             found.existing += 1;
             let has = layout.max_entries;
-            if let Some(asked) = asked.filter(|asked| *asked != has) {
+            if let Some(asked) = asked.filter(|asked| tells && *asked != has) {
                 found.kept.push(KeptSize { table: name, asked, has });
             }
             has
@@ -249,8 +251,8 @@ fn load(pins: &Pins, found: &Found, dir: &std::path::Path, log_drops: bool) -> R
 
 fn load_programs(pins: &Pins, found: &Found, log_drops: bool) -> Result<Ebpf, OpenError> {
     let entries = |name| found.entries.get(name).copied().unwrap_or_default();
-    let masks =
-        [names::SERVICES, names::REVERSE, names::NEIGHBOURS].map(|name| entries(name).wrapping_sub(1));
+    let masks = [names::SERVICES, names::REVERSE, names::NEIGHBOURS, names::VIPS]
+        .map(|name| entries(name).wrapping_sub(1));
     let mut loader = EbpfLoader::new();
     for (name, entries) in &found.entries {
         loader.map_pin_path(name, pins.map(name)).map_max_entries(name, *entries);
@@ -262,7 +264,8 @@ fn load_programs(pins: &Pins, found: &Found, log_drops: bool) -> Result<Ebpf, Op
         .override_global("COARSE_CLOCK", &coarse_clock, true)
         .override_global("SERVICE_MASK", &masks[0], true)
         .override_global("REVERSE_MASK", &masks[1], true)
-        .override_global("NEIGHBOUR_MASK", &masks[2], true);
+        .override_global("NEIGHBOUR_MASK", &masks[2], true)
+        .override_global("VIP_MASK", &masks[3], true);
     let mut ebpf = loader.load(object::bytes()?).map_err(|e| Box::new(LoadError::new(e)))?;
     for name in names::PROGRAMS {
         load_one(&mut ebpf, name).map_err(Box::new)?;

@@ -4,7 +4,8 @@ use std::io;
 
 use aya::maps::{Map, MapData, MapError};
 use lb_common::abi::{
-    BackendEntry, NeighbourEntry, Plain, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, names,
+    BackendEntry, NeighbourEntry, Plain, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings,
+    VipEntry, names,
 };
 use std::os::fd::AsFd;
 
@@ -128,6 +129,7 @@ impl Maps {
         let settings = SettingsTable::new(self.region::<Settings>(names::SETTINGS, true)?);
         Ok(Tables {
             services: TwoChoice::new(self.region::<ServiceEntry>(names::SERVICES, true)?, grace()),
+            vips: TwoChoice::new(self.region::<VipEntry>(names::VIPS, true)?, grace()),
             reverse: Reverse::new(
                 TwoChoice::new(self.region::<ReverseEntry>(names::REVERSE, true)?, grace()),
                 self.region(names::FILTER, true)?,

@@ -87,6 +87,7 @@ fn view(service: &Service) -> ServiceView {
         on_down: service.on_down.to_string(),
         tracking: service.tracking.to_string(),
         idle_timeout_s: service.idle_timeout.as_secs(),
+        echo: service.echo,
         ring_size: service.ring_size,
         check: service.check.as_ref().map(config::spec::format),
         state: if backends.is_empty() { ServiceState::Empty } else { ServiceState::Ok },

@@ -177,6 +177,16 @@ fn set_service(desired: &Desired, name: &str, set: &BTreeMap<String, String>) ->
             "idle-timeout" => shape.idle_timeout = text,
             "tracking" => shape.tracking = text,
             "check" => shape.check = Some(file::Check::Spec(value.clone())),
+            "echo" => {
+                let answered = value.parse().map_err(|_| {
+                    Refusal::new(
+                        Code::Invalid,
+                        format!("echo \"{value}\" is neither true nor false"),
+                        "write true or false",
+                    )
+                })?;
+                shape.echo = Some(answered);
+            }
             "ring-size" => {
                 let size = value.parse().map_err(|_| {
                     Refusal::new(
