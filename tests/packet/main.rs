@@ -12,6 +12,7 @@ mod checksums;
 mod consistency;
 mod differential;
 mod echo;
+mod errors;
 mod flood;
 mod model;
 mod nat;
