@@ -1,14 +1,13 @@
 //! Pings of a service's address are answered where they come in; all others are the kernel's.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::time::Instant;
 
-use etherparse::{PacketBuilder, PacketBuilderStep, VlanId};
 use lb_common::abi::names;
 use lb_common::icmp::limit;
 use lb_common::reason::Reason;
-use lb_tests::frame::{FROM_CLIENT, Macs, get, put};
+use lb_tests::frame::{get, put};
+use lb_tests::icmp::Ping;
 use lb_tests::oracle;
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
@@ -16,84 +15,14 @@ use nix::unistd::Pid;
 use crate::case::{DROP, Expected, TX, passed, refused};
 use crate::lab::{LOOPBACK, Lab, Served, address, in_lab, served};
 
-/// An echo request or reply, in words.
-#[derive(Clone, Debug)]
-pub(crate) struct Ping {
-    pub(crate) macs: Macs,
-    pub(crate) tags: Vec<u16>,
-    pub(crate) from: IpAddr,
-    pub(crate) to: IpAddr,
-    pub(crate) ttl: u8,
-    pub(crate) reply: bool,
-    pub(crate) payload: Vec<u8>,
-}
-
-impl Ping {
-    /// A client's.
-    pub(crate) fn of(served: &Served) -> Self {
-        Self {
-            macs: FROM_CLIENT,
-            tags: Vec::new(),
-            from: served.client.ip(),
-            to: served.vip.ip(),
-            ttl: 57,
-            reply: false,
-            payload: b"abcdefghijklmnopqrstuvw".to_vec(),
-        }
-    }
-
-    /// What it is answered with.
-    fn answered(&self) -> Self {
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = self.macs;
-        let macs = [s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5];
-        Self { macs, from: self.to, to: self.from, ttl: 64, reply: true, ..self.clone() }
-    }
-
-    pub(crate) fn build(&self) -> Vec<u8> {
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = self.macs;
-        let eth = PacketBuilder::ethernet2([s0, s1, s2, s3, s4, s5], [d0, d1, d2, d3, d4, d5]);
-        let id = |tag: u16| VlanId::try_new(tag).expect("12 bits");
-        let mut frame = Vec::new();
-        let written = match (self.from, self.to) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => {
-                let ip = match self.tags[..] {
-                    [] => eth.ipv4(from.octets(), to.octets(), self.ttl),
-                    [one] => eth.single_vlan(id(one)).ipv4(from.octets(), to.octets(), self.ttl),
-                    [one, two] => {
-                        eth.double_vlan(id(one), id(two)).ipv4(from.octets(), to.octets(), self.ttl)
-                    }
-                    _ => panic!("at most two tags"),
-                };
-                let icmp = if self.reply { ip.icmpv4_echo_reply(7, 3) } else { ip.icmpv4_echo_request(7, 3) };
-                icmp.write(&mut frame, &self.payload)
-            }
-            (IpAddr::V6(from), IpAddr::V6(to)) => {
-                let ip: PacketBuilderStep<etherparse::IpHeaders> = match self.tags[..] {
-                    [] => eth.ipv6(from.octets(), to.octets(), self.ttl),
-                    [one] => eth.single_vlan(id(one)).ipv6(from.octets(), to.octets(), self.ttl),
-                    [one, two] => {
-                        eth.double_vlan(id(one), id(two)).ipv6(from.octets(), to.octets(), self.ttl)
-                    }
-                    _ => panic!("at most two tags"),
-                };
-                let icmp = if self.reply { ip.icmpv6_echo_reply(7, 3) } else { ip.icmpv6_echo_request(7, 3) };
-                icmp.write(&mut frame, &self.payload)
-            }
-            _ => panic!("a ping of two families"),
-        };
-        written.expect("a packet that can be written");
-        frame
-    }
-
-    /// Offset of the ICMP header.
-    fn icmp(&self) -> usize {
-        14 + 4 * self.tags.len() + if self.from.is_ipv4() { 20 } else { 40 }
-    }
-}
-
 /// The service that an address is counted for: the first by name that listens there.
 fn first(v6: bool) -> Served {
     served(if v6 { "tcp6-l2" } else { "tcp4-l2" })
+}
+
+/// The ping of a service's client.
+fn of(served: &Served) -> Ping {
+    Ping::new(served.client.ip(), served.vip.ip())
 }
 
 fn answered(served: &Served, frame: &[u8]) -> Expected {
@@ -117,7 +46,7 @@ impl Lab<'_> {
 fn pings_of_a_service_are_answered() {
     in_lab(|lab| {
         for v6 in [false, true] {
-            let ping = Ping::of(&first(v6));
+            let ping = of(&first(v6));
             lab.answers("a ping", &ping);
             for length in [0, 1, 2, 15, 56, 1400] {
                 let payload = (0..length).map(|n| (n * 7) as u8).collect();
@@ -143,7 +72,7 @@ fn pings_of_a_service_are_answered() {
 fn wrong_checksums_stay_wrong() {
     in_lab(|lab| {
         for v6 in [false, true] {
-            let ping = Ping::of(&first(v6));
+            let ping = of(&first(v6));
             let (right, out) = (ping.build(), ping.answered().build());
             let at = ping.icmp() + 2;
             for sum in (0..=u16::MAX).step_by(509).chain([0, 1, 0xfffe, 0xffff, get(&right, at)]) {
@@ -171,7 +100,7 @@ fn wrong_checksums_stay_wrong() {
 fn what_is_no_ping_of_a_service_is_passed() {
     in_lab(|lab| {
         for v6 in [false, true] {
-            let ping = Ping::of(&first(v6));
+            let ping = of(&first(v6));
             let name = |what: &str| format!("{what}, IPv6 {v6}");
             let other = address(if v6 { "2001:db8::81" } else { "192.0.2.81" });
             lab.passes(&name("another address"), Ping { to: other, ..ping.clone() }.build());
@@ -220,7 +149,7 @@ fn what_is_no_ping_of_a_service_is_passed() {
 fn a_service_may_leave_pings_to_the_kernel() {
     in_lab(|lab| {
         for v6 in [false, true] {
-            let ping = Ping::of(&first(v6));
+            let ping = of(&first(v6));
             let names = ["tcp", "udp"].into_iter().flat_map(|protocol| {
                 ["l2", "nat"].map(|mode| format!("{protocol}{}-{mode}", if v6 { 6 } else { 4 }))
             });
@@ -245,19 +174,19 @@ fn a_service_may_leave_pings_to_the_kernel() {
 #[test]
 fn a_service_that_goes_takes_its_address_along() {
     in_lab(|lab| {
-        let ping = Ping::of(&first(false));
+        let ping = of(&first(false));
         lab.answers("before", &ping);
         lab.desired.services.retain(|name, _| !name.contains('4'));
         lab.serve();
         lab.passes("afterwards", ping.build());
-        lab.answers("the other family", &Ping::of(&first(true)));
+        lab.answers("the other family", &of(&first(true)));
     });
 }
 
 #[test]
 fn no_more_than_so_many_are_answered() {
     in_lab(|lab| {
-        let ping = Ping::of(&first(true)).build();
+        let ping = of(&first(true)).build();
         // Each CPU has a bucket of its own: this thread stays on one.
         let mut one = CpuSet::new();
         one.set(sched_getcpu().expect("the kernel knows")).expect("a CPU");

@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use etherparse::PacketBuilder;
 use lb_common::abi::{FlowKey, FlowValue};
 use lb_common::reason::Reason;
 use lb_common::slot::Slot;
-use lb_tests::frame::{FROM_CLIENT, Flow, Kind, Macs, UDP, put};
+use lb_tests::frame::{Flow, Kind, UDP, put};
+use lb_tests::icmp::Failure;
 use lb_tests::oracle;
 use lb_userspace::dataplane::flows::FlowTable;
 use lb_userspace::model::{Admin, Backend, Mode};
@@ -15,77 +15,8 @@ use lb_userspace::plan::NextHop;
 use crate::case::{Expected, passed, refused};
 use crate::lab::{LOOPBACK, Lab, Served, TO_CLIENT, address, all, hop, in_lab, nat, served};
 
-/// An error, in words.
-#[derive(Clone, Debug)]
-pub(crate) struct Report {
-    pub(crate) macs: Macs,
-    pub(crate) from: IpAddr,
-    pub(crate) to: IpAddr,
-    /// Type and code.
-    pub(crate) kind: [u8; 2],
-    /// What follows the checksum: an MTU, a pointer.
-    pub(crate) rest: [u8; 4],
-    /// What is embedded.
-    pub(crate) about: Vec<u8>,
-}
-
-impl Report {
-    /// A router's error, destination or port unreachable, about a packet that somebody sent.
-    pub(crate) fn about(flow: &Flow) -> Self {
-        let v6 = flow.from.is_ipv6();
-        Self {
-            macs: FROM_CLIENT,
-            from: address(if v6 { "2001:db8:ffff::1" } else { "203.0.113.1" }),
-            to: flow.from.ip(),
-            kind: if v6 { [1, 4] } else { [3, 3] },
-            rest: [0; 4],
-            about: flow.build().split_off(14),
-        }
-    }
-
-    /// Only so many bytes of the transport header and what it carries are kept.
-    pub(crate) fn keeping(mut self, bytes: usize) -> Self {
-        let header = if self.to.is_ipv4() { 20 } else { 40 };
-        self.about.truncate(header + bytes);
-        self
-    }
-
-    /// Of a checksum that was cut in half nothing can be corrected: what is left of it stays as it was in `original`.
-    fn half_of(mut self, flow: &Flow, original: &Self) -> Self {
-        let half = flow.checksum_at() - 14;
-        if self.about.len() == half + 1 {
-            self.about[half] = original.about[half];
-        }
-        self
-    }
-
-    fn macs(mut self, macs: Macs) -> Self {
-        self.macs = macs;
-        self
-    }
-
-    pub(crate) fn build(&self) -> Vec<u8> {
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = self.macs;
-        let eth = PacketBuilder::ethernet2([s0, s1, s2, s3, s4, s5], [d0, d1, d2, d3, d4, d5]);
-        let ([kind, code], mut frame) = (self.kind, Vec::new());
-        let written = match (self.from, self.to) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => {
-                let ip = eth.ipv4(from.octets(), to.octets(), 61);
-                ip.icmpv4_raw(kind, code, self.rest).write(&mut frame, &self.about)
-            }
-            (IpAddr::V6(from), IpAddr::V6(to)) => {
-                let ip = eth.ipv6(from.octets(), to.octets(), 61);
-                ip.icmpv6_raw(kind, code, self.rest).write(&mut frame, &self.about)
-            }
-            _ => panic!("an error of two families"),
-        };
-        written.expect("a packet that can be written");
-        frame
-    }
-}
-
 /// Changes what is embedded.
-fn with(mut report: Report, change: impl FnOnce(&mut Vec<u8>)) -> Report {
+fn with(mut report: Failure, change: impl FnOnce(&mut Vec<u8>)) -> Failure {
     change(&mut report.about);
     report
 }
@@ -113,11 +44,11 @@ fn sent(served: &Served) -> Flow {
     Flow { to: served.backend, ..served.request() }
 }
 
-pub(crate) fn forwarded(served: &Served, frame: &[u8]) -> Expected {
+fn forwarded(served: &Served, frame: &[u8]) -> Expected {
     refused(served, Reason::IcmpForwarded).leaving(frame)
 }
 
-pub(crate) fn returned(served: &Served, frame: &[u8]) -> Expected {
+fn returned(served: &Served, frame: &[u8]) -> Expected {
     refused(served, Reason::IcmpReturned).leaving(frame)
 }
 
@@ -152,8 +83,9 @@ fn errors_about_replies_reach_the_backend() {
             for (kind, rest) in kinds(outside.from.is_ipv6()) {
                 for kept in [8, 9, 17, 18, 20, usize::MAX] {
                     for tags in 0..=2 {
-                        let report =
-                            |flow: &Flow| Report { kind, rest, ..Report::about(flow) }.keeping(kept.min(60));
+                        let report = |flow: &Flow| {
+                            Failure { kind, rest, ..Failure::about(flow) }.keeping(kept.min(60))
+                        };
                         let out = report(&inside).half_of(&inside, &report(&outside));
                         let out = tagged(out.macs(served.macs).build(), tags);
                         let sentence = format!("{}: {kind:?}, {kept} bytes, {tags} tags", served.name);
@@ -174,15 +106,16 @@ fn errors_about_what_a_backend_was_sent_reach_the_client() {
             for (kind, rest) in kinds(inside.from.is_ipv6()) {
                 for kept in [8, 17, 18, usize::MAX] {
                     for tags in [0, 1] {
-                        let report =
-                            |flow: &Flow| Report { kind, rest, ..Report::about(flow) }.keeping(kept.min(60));
+                        let report = |flow: &Flow| {
+                            Failure { kind, rest, ..Failure::about(flow) }.keeping(kept.min(60))
+                        };
                         let sentence = format!("{}: {kind:?}, {kept} bytes, {tags} tags", served.name);
                         let out = report(&outside).half_of(&outside, &report(&inside)).macs(TO_CLIENT);
-                        let of_backend = Report { from: served.vip.ip(), ..out.clone() };
+                        let of_backend = Failure { from: served.vip.ip(), ..out.clone() };
                         let out = tagged(out.build(), tags);
                         lab.case(format!("{sentence}, of a router"), tagged(report(&inside).build(), tags))
                             .expect(returned(&served, &out));
-                        let own = Report { from: served.backend.ip(), ..report(&inside) };
+                        let own = Failure { from: served.backend.ip(), ..report(&inside) };
                         lab.case(format!("{sentence}, of the backend"), tagged(own.build(), tags))
                             .expect(returned(&served, &tagged(of_backend.build(), tags)));
                     }
@@ -201,7 +134,7 @@ fn embedded_packets_may_end_anywhere() {
             let whole = outside.build().len() - 14;
             let needed = outside.transport() - 14 + 8;
             for kept in 0..=whole {
-                let cut = |flow: &Flow| with(Report::about(flow), |about| about.truncate(kept));
+                let cut = |flow: &Flow| with(Failure::about(flow), |about| about.truncate(kept));
                 let frame = cut(&outside).build();
                 let out = cut(&inside).half_of(&inside, &cut(&outside)).macs(served.macs).build();
                 let expected = if kept < needed { passed(Reason::Icmp) } else { forwarded(&served, &out) };
@@ -220,7 +153,7 @@ fn embedded_packets_may_end_anywhere() {
 fn frames_that_are_cut_are_passed() {
     in_lab(|lab| {
         for name in ["tcp4-nat", "udp6-nat"] {
-            let frame = Report::about(&seen_outside(&served(name))).build();
+            let frame = Failure::about(&seen_outside(&served(name))).build();
             for length in 14..frame.len() {
                 lab.case(format!("{name}: {length} bytes"), &frame[..length])
                     .expect(passed(Reason::Truncated));
@@ -236,7 +169,7 @@ fn embedded_headers_may_be_longer() {
             let served = served(name);
             for words in [1, 10] {
                 let report = |flow: &Flow| {
-                    with(Report::about(flow).keeping(kept), |about| {
+                    with(Failure::about(flow).keeping(kept), |about| {
                         // No-operations (RFC 791, section 3.1).
                         about.splice(20..20, vec![1; words * 4]);
                         about[0] += words as u8;
@@ -263,7 +196,7 @@ fn embedded_headers_may_be_longer() {
                 ("one that is not known", &[135], true),
             ] {
                 let report = |flow: &Flow| {
-                    with(Report::about(flow).keeping(kept), |about| {
+                    with(Failure::about(flow).keeping(kept), |about| {
                         let last = about[6];
                         let follow = kinds[1..].iter().copied().chain([last]);
                         let headers: Vec<u8> = follow.flat_map(|next| [next, 0, 0, 0, 0, 0, 0, 0]).collect();
@@ -287,20 +220,20 @@ fn what_no_flow_of_ours_explains_is_passed() {
         for served in nat() {
             let v6 = served.vip.is_ipv6();
             let outside = seen_outside(&served);
-            let report = Report::about(&outside);
+            let report = Failure::about(&outside);
             let other = address(if v6 { "2001:db8::81" } else { "192.0.2.81" });
             let port =
                 |flow: &Flow, port| Flow { from: SocketAddr::new(flow.from.ip(), port), ..flow.clone() };
             let odd = |change: fn(&mut Vec<u8>)| with(report.clone(), change);
             let protocol = if v6 { 6 } else { 9 };
             let mut cases = vec![
-                ("for somebody else", Report { to: other, ..report.clone() }),
+                ("for somebody else", Failure { to: other, ..report.clone() }),
                 (
                     "about somebody else",
-                    Report::about(&Flow { from: SocketAddr::new(other, 80), ..outside.clone() }),
+                    Failure::about(&Flow { from: SocketAddr::new(other, 80), ..outside.clone() }),
                 ),
-                ("about another port", Report::about(&port(&outside, 81))),
-                ("about a request to the service", Report::about(&served.request())),
+                ("about another port", Failure::about(&port(&outside, 81))),
+                ("about a request to the service", Failure::about(&served.request())),
                 ("about another version", odd(|about| about[0] ^= 0x20)),
                 ("about another protocol", with(report.clone(), |about| about[protocol] = 132)),
                 ("about ICMP", with(report.clone(), |about| about[protocol] = if v6 { 58 } else { 1 })),
@@ -314,7 +247,7 @@ fn what_no_flow_of_ours_explains_is_passed() {
             }
         }
         // Later fragments, and a destination that is not the last one.
-        let report = Report::about(&seen_outside(&served("udp6-nat")));
+        let report = Failure::about(&seen_outside(&served("udp6-nat")));
         for header in [[17, 0, 0, 8, 0, 0, 0, 1], [17, 0, 0, 1, 0, 0, 0, 0]] {
             let kind = if header[3] == 8 { 44 } else { 43 };
             let report = with(report.clone(), |about| {
@@ -331,7 +264,7 @@ fn a_first_fragment_has_ports() {
     in_lab(|lab| {
         let served = served("udp4-nat");
         let report = |flow: &Flow| {
-            with(Report::about(flow), |about| {
+            with(Failure::about(flow), |about| {
                 about[6] = 0x20;
                 put(about, 10, 0);
                 let sum = !oracle::sum(&about[..20]);
@@ -351,7 +284,7 @@ fn odd_sums_inside() {
             let at = seen_outside(&served).checksum_at() - 14;
             let udp = served.request().protocol == UDP;
             if udp {
-                let none = |flow: &Flow| with(Report::about(flow), |about| put(about, at, 0));
+                let none = |flow: &Flow| with(Failure::about(flow), |about| put(about, at, 0));
                 let out = none(&seen_inside(&served)).macs(served.macs).build();
                 lab.case(format!("{}: no checksum", served.name), none(&seen_outside(&served)).build())
                     .expect(forwarded(&served, &out));
@@ -359,20 +292,20 @@ fn odd_sums_inside() {
             // The sender left its checksum to hardware: what the router kept has the pseudo-header's sum, and that is
             // corrected as if it were one. The error's own checksum is right all the same.
             let unfinished = oracle::unfinished(&seen_outside(&served)).split_off(14);
-            let report = Report { about: unfinished, ..Report::about(&seen_outside(&served)) };
+            let report = Failure { about: unfinished, ..Failure::about(&seen_outside(&served)) };
             let ran = lab.kernel.runner().explain(&report.build(), LOOPBACK).expect("the kernel explains");
             check(&ran.frame);
             // A wrong one stays wrong by as much.
-            let mut wrong = Report::about(&seen_outside(&served)).build();
+            let mut wrong = Failure::about(&seen_outside(&served)).build();
             let icmp = if served.vip.is_ipv4() { 36 } else { 56 };
             wrong[icmp] ^= 0x11;
             let ran = lab.kernel.runner().explain(&wrong, LOOPBACK).expect("the kernel explains").frame;
-            let right = Report::about(&seen_inside(&served)).macs(served.macs).build();
+            let right = Failure::about(&seen_inside(&served)).macs(served.macs).build();
             let off = |is: &[u8], should: &[u8]| {
                 let (is, should) = ([is[icmp], is[icmp + 1]], [should[icmp], should[icmp + 1]]);
                 oracle::sum(&[is, (!u16::from_be_bytes(should)).to_be_bytes()].concat())
             };
-            let before = off(&wrong, &Report::about(&seen_outside(&served)).build());
+            let before = off(&wrong, &Failure::about(&seen_outside(&served)).build());
             assert_eq!(off(&ran, &right), before, "{}", served.name);
         }
     });
@@ -416,8 +349,8 @@ fn an_error_goes_where_its_flow_is() {
                 }
             });
             let on = |lab: &mut Lab<'_>, what: &str, on: &Served| {
-                let out = Report::about(&seen_inside(on)).macs(on.macs).build();
-                lab.case(format!("{name}: {what}"), Report::about(&seen_outside(on)).build())
+                let out = Failure::about(&seen_inside(on)).macs(on.macs).build();
+                lab.case(format!("{name}: {what}"), Failure::about(&seen_outside(on)).build())
                     .expect(forwarded(on, &out));
             };
             on(lab, "a flow without an entry is on the previous backend", &old);
@@ -442,7 +375,7 @@ fn an_error_goes_where_its_flow_is() {
 fn errors_that_lead_nowhere_are_told() {
     in_lab(|lab| {
         let l2 = served("tcp4-l2");
-        let report = Report::about(&seen_outside(&l2)).build();
+        let report = Failure::about(&seen_outside(&l2)).build();
         lab.kernel.hops.remove(&l2.backend.ip());
         lab.change("tcp4-l2", |service| {
             let lost = SocketAddr::new([10, 0, 0, 99].into(), 443);
@@ -453,7 +386,7 @@ fn errors_that_lead_nowhere_are_told() {
         lab.change("tcp4-l2", |service| service.backends.clear());
         lab.case("no backend", report).expect(refused(&l2, Reason::NoBackend));
         let nat = served("tcp4-nat");
-        let report = Report::about(&sent(&nat)).build();
+        let report = Failure::about(&sent(&nat)).build();
         lab.kernel.tables.routes.publish(&[], &[]).expect("room for no routes");
         lab.case("no way to the client that is known", report).expect(refused(&nat, Reason::ForwardingOff));
     });
@@ -466,8 +399,8 @@ fn whichever_packet_it_was_about() {
             for kind in [Kind::Syn, Kind::Data, Kind::Fin, Kind::Rst] {
                 let (outside, inside) =
                     (Flow { kind, ..seen_outside(&served) }, Flow { kind, ..seen_inside(&served) });
-                let out = Report::about(&inside).macs(served.macs).build();
-                lab.case(format!("{}: {kind:?}", served.name), Report::about(&outside).build())
+                let out = Failure::about(&inside).macs(served.macs).build();
+                lab.case(format!("{}: {kind:?}", served.name), Failure::about(&outside).build())
                     .expect(forwarded(&served, &out));
             }
         }
