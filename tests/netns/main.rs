@@ -4,6 +4,7 @@
 mod announce;
 mod changes;
 mod churn;
+mod icmp;
 mod neighbours;
 mod pair;
 mod traffic;
