@@ -56,7 +56,8 @@ fn is_one_host(family: Family, addr: &Addr) -> bool {
     }
     let [first, last] = addr.halves();
     let group = first.to_ne_bytes()[0] == 0xff;
-    !group && !(first == 0 && u64::from_be(last) <= 1)
+    let special = first == 0 && u64::from_be(last) <= 1;
+    !(group || special)
 }
 
 /// Makes a reply of a request: ends swapped, and the sums corrected, so that a wrong one stays wrong.
