@@ -8,6 +8,7 @@ pub mod crowd;
 pub mod dissector;
 pub mod flows;
 pub mod frame;
+pub mod icmp;
 pub mod kernel;
 pub mod lan;
 pub mod measured;

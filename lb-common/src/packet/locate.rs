@@ -9,11 +9,11 @@ use crate::reason::Reason;
 const EXTENSIONS: usize = 8;
 
 /// Extension headers with a length of their own (RFC 8200, section 4.1, RFC 4302).
-mod extension {
-    pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const ROUTING: u8 = 43;
-    pub(super) const AUTHENTICATION: u8 = 51;
-    pub(super) const DESTINATION: u8 = 60;
+pub(super) mod extension {
+    pub(crate) const HOP_BY_HOP: u8 = 0;
+    pub(crate) const ROUTING: u8 = 43;
+    pub(crate) const AUTHENTICATION: u8 = 51;
+    pub(crate) const DESTINATION: u8 = 60;
 }
 
 /// Where things lie in a frame.
