@@ -64,7 +64,7 @@ fn described(packet: &SlicedPacket<'_>, length: usize) -> String {
         }
         _ => {
             let is_tunnel = matches!(payload.ip_number, IpNumber::IPV4 | IpNumber::IPV6);
-            let inside = is_tunnel.then(|| inside(payload.payload)).unwrap_or_default();
+            let inside = if is_tunnel { inside(payload.payload) } else { String::new() };
             let name = protocol_name(payload.ip_number);
             format!("{name} {source} → {destination}, {}{inside}", tail.join(", "))
         }
