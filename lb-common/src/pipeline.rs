@@ -233,7 +233,7 @@ fn towards<F: Frame + ?Sized, T: Tables>(
     if !tables.send(backend.ifindex) {
         return Verdict::stop(service.id, Reason::NoDevice);
     }
-    let bytes = frame.len() as u64;
+    let bytes = frame.bytes();
     let settled = settle_checksum(frame, tables, &packet, service.sum, &packet.src);
     if settled.too_long {
         return Verdict::stop(service.id, Reason::Unfinished);
@@ -277,7 +277,7 @@ fn back<F: Frame + ?Sized, T: Tables>(
     if !tables.send(hop.ifindex) {
         return Verdict::stop(entry.service, Reason::NoDevice);
     }
-    let bytes = frame.len() as u64;
+    let bytes = frame.bytes();
     let settled = settle_checksum(frame, tables, &packet, entry.sum, &packet.dst);
     if settled.too_long {
         return Verdict::stop(entry.service, Reason::Unfinished);

@@ -40,6 +40,11 @@ macro_rules! reasons {
                 matches!(self, Self::Forwarded | Self::Returned)
             }
 
+            /// Whether the packet contradicts itself.
+            pub const fn malformed(self) -> bool {
+                matches!(self, Self::Truncated | Self::MalformedIp | Self::MalformedTransport)
+            }
+
             /// Whether `lb_balance` leaves the packet to the program for what seldom comes.
             #[inline(always)]
             pub const fn detours(self) -> bool {
@@ -75,11 +80,11 @@ reasons! {
     OtherProtocol = 5, "other-protocol", Pass;
     /// A fragment.
     Fragment = 6, "fragment", Pass;
-    /// IPv4 with options.
+    /// IPv4 with options, and no program that looks past them.
     Ipv4Options = 7, "ipv4-options", Pass;
-    /// IPv6 with extension headers.
+    /// IPv6 with extension headers that are not looked past: more than seven, a station left in a routing header, mobility, host identity, shim6.
     Ipv6Extension = 8, "ipv6-extension", Pass;
-    /// Carries a VLAN tag.
+    /// Carries more than two VLAN tags.
     Vlan = 9, "vlan", Pass;
     /// Too short for the headers it announces.
     Truncated = 10, "truncated", Pass;

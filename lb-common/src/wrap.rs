@@ -70,7 +70,7 @@ fn decide<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, hand: &Hand) 
         hash: hand.hash,
     };
     let tags = hand.tags();
-    let bytes = frame.len() as u64 - tags as u64;
+    let bytes = frame.len() as u64;
     match encap::wrap(frame, tags, &outer, settings) {
         Ok(()) => {
             tables.count_towards(hand.counters, bytes, hand.how & how::NEW != 0);

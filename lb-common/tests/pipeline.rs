@@ -257,9 +257,9 @@ fn what_is_not_ours_is_passed_unchanged() {
     for (frame, reason) in [
         (other, Reason::NotAService),
         (wrong_protocol, Reason::NotAService),
-        (options, Reason::Ipv4Options),
+        (options, Reason::MalformedTransport),
         (fragment, Reason::Fragment),
-        (vlan, Reason::Vlan),
+        (vlan, Reason::NotIp),
         (version, Reason::MalformedIp),
         (offset, Reason::MalformedTransport),
         (vec![0; 60], Reason::NotIp),

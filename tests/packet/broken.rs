@@ -17,16 +17,16 @@ const SHORTEST: usize = 14;
 fn kinds() -> Vec<(String, Vec<u8>, Reason)> {
     let mut kinds = vec![
         ("fragment".into(), fragment(0, true), Reason::Fragment),
-        ("options".into(), options(3), Reason::Ipv4Options),
-        ("VLAN".into(), tagged(&[0x8100]), Reason::Vlan),
-        ("QinQ".into(), tagged(&[0x88a8, 0x8100]), Reason::Vlan),
+        ("options".into(), options(3), Reason::Forwarded),
+        ("VLAN".into(), tagged(&[0x8100]), Reason::Forwarded),
+        ("QinQ".into(), tagged(&[0x88a8, 0x8100]), Reason::Forwarded),
         ("ARP".into(), arp(), Reason::NotIp),
         ("ping".into(), ping(false), Reason::Icmp),
         ("IPv6 ping".into(), ping(true), Reason::Icmp),
         ("SCTP".into(), carrying(false, 132), Reason::OtherProtocol),
         ("IPv6 SCTP".into(), carrying(true, 132), Reason::OtherProtocol),
         ("IPv6 fragment".into(), extension(44), Reason::Fragment),
-        ("IPv6 extension".into(), extension(0), Reason::Ipv6Extension),
+        ("IPv6 extension".into(), extension(0), Reason::Forwarded),
     ];
     for served in all() {
         kinds.push((format!("{} request", served.name), served.request().build(), Reason::Forwarded));

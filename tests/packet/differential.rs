@@ -148,7 +148,7 @@ fn packet(random: &mut StdRng, served: &[Served]) -> Vec<u8> {
         2 => extension([0, 43, 44, 51, 60, 135, 139, 140][random.random_range(0..8)]),
         3 => fragment(random.random_range(0..8192), random.random()),
         4 => options(random.random_range(1..=10)),
-        5 => tagged(&[0x8100, 0x88a8][..random.random_range(1..=2)]),
+        5 => tagged(&[0x8100, 0x88a8, 0x8100][..random.random_range(1..=3)]),
         6 => carrying(random.random(), random.random()),
         _ => {
             let one = random.random_range(0..served.len());
@@ -291,6 +291,8 @@ fn assert_every_reason_but(seen: &BTreeMap<Reason, i32>) {
         Reason::ToThisMachine,
         Reason::NoDevice,
         Reason::Unfinished,
+        // Only without the program that looks past them.
+        Reason::Ipv4Options,
         Reason::NoHeadroom,
         Reason::TooBig,
         Reason::NoProgram,

@@ -159,27 +159,6 @@ fn fragments_are_passed_whole_to_whoever_reassembles_them() {
 }
 
 #[test]
-fn options_and_extension_headers_are_passed() {
-    in_lab(|lab| {
-        for words in [1, 2, 10] {
-            lab.case(format!("{words} words of IPv4 options"), options(words))
-                .expect(passed(Reason::Ipv4Options));
-        }
-        for (name, kind) in [
-            ("hop-by-hop options", 0),
-            ("routing", 43),
-            ("authentication", 51),
-            ("destination options", 60),
-            ("mobility", 135),
-            ("host identity", 139),
-            ("shim6", 140),
-        ] {
-            lab.case(format!("IPv6 {name}"), extension(kind)).expect(passed(Reason::Ipv6Extension));
-        }
-    });
-}
-
-#[test]
 fn other_protocols_are_passed() {
     in_lab(|lab| {
         lab.case("a ping", ping(false)).expect(passed(Reason::Icmp));
@@ -209,11 +188,7 @@ fn other_protocols_are_passed() {
 fn other_ethertypes_are_passed() {
     in_lab(|lab| {
         lab.case("ARP", arp()).expect(passed(Reason::NotIp));
-        for (name, tags) in
-            [("a VLAN", &[0x8100][..]), ("QinQ", &[0x88a8, 0x8100]), ("two tags", &[0x8100, 0x8100])]
-        {
-            lab.case(name, tagged(tags)).expect(passed(Reason::Vlan));
-        }
+        lab.case("three tags", tagged(&[0x8100; 3])).expect(passed(Reason::Vlan));
         assert_eq!(tagged(&[0x8100]), single_vlan(), "tags are where etherparse puts them");
         for (name, ethertype) in [
             ("LLDP", 0x88cc),

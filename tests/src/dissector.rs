@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use etherparse::err::Layer;
 use etherparse::err::{ipv4, ipv6};
 use etherparse::{
-    EtherType, Ethernet2Slice, IpNumber, Ipv4HeaderSlice, Ipv4Slice, Ipv6HeaderSlice, Ipv6Slice, TcpSlice,
-    UdpSlice, ether_type, ip_number,
+    EtherType, Ethernet2Slice, IpAuthHeaderSlice, IpNumber, Ipv4HeaderSlice, Ipv4Slice, Ipv6HeaderSlice,
+    Ipv6RawExtHeaderSlice, SingleVlanSlice, TcpSlice, UdpSlice, ether_type, ip_number,
 };
 use lb_common::packet::{self, Parsed};
 use lb_common::reason::Reason;
@@ -73,24 +73,34 @@ pub fn theirs(frame: &[u8]) -> Opinion {
     let Ok(ethernet) = Ethernet2Slice::from_slice_without_fcs(frame) else {
         return Opinion::Malformed(Reason::Truncated);
     };
-    let payload = ethernet.payload_slice();
-    match ethernet.ether_type() {
+    let (mut kind, mut payload) = (ethernet.ether_type(), ethernet.payload_slice());
+    // 0x9100, which etherparse takes for a tag too, was never a standard.
+    let is_tag = |kind| kind == EtherType::VLAN_TAGGED_FRAME || kind == EtherType::PROVIDER_BRIDGING;
+    for _ in 0..2 {
+        if is_tag(kind) {
+            let Ok(tag) = SingleVlanSlice::from_slice(payload) else {
+                return Opinion::Malformed(Reason::Truncated);
+            };
+            (kind, payload) = (tag.ether_type(), tag.payload_slice());
+        }
+    }
+    match kind {
         ether_type::IPV4 => v4(payload),
         ether_type::IPV6 => v6(payload),
-        // 0x9100, which etherparse takes for a tag too, was never a standard.
-        EtherType::VLAN_TAGGED_FRAME | EtherType::PROVIDER_BRIDGING => Opinion::NotOurs(Reason::Vlan),
+        kind if is_tag(kind) => Opinion::NotOurs(Reason::Vlan),
         _ => Opinion::NotOurs(Reason::NotIp),
     }
 }
 
 fn v4(bytes: &[u8]) -> Opinion {
     let header = match Ipv4HeaderSlice::from_slice(bytes) {
-        Ok(header) if header.options().is_empty() => header,
-        Ok(_) => return Opinion::NotOurs(Reason::Ipv4Options),
+        Ok(header) => header,
         Err(ipv4::HeaderSliceError::Content(_)) => return Opinion::Malformed(Reason::MalformedIp),
-        // More than the shortest header was wanted: it announces options, and nobody looks whether they are whole.
+        // The options are not all there: either the packet ends before its total length, or that is too short for them.
         Err(ipv4::HeaderSliceError::Len(e)) if e.required_len > 20 => {
-            return Opinion::NotOurs(Reason::Ipv4Options);
+            let total = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
+            let fits = total >= e.required_len;
+            return Opinion::Malformed(if fits { Reason::Truncated } else { Reason::MalformedIp });
         }
         Err(ipv4::HeaderSliceError::Len(_)) => return Opinion::Malformed(Reason::Truncated),
     };
@@ -123,23 +133,21 @@ fn v6(bytes: &[u8]) -> Opinion {
         Err(ipv6::HeaderSliceError::Content(_)) => return Opinion::Malformed(Reason::MalformedIp),
         Err(ipv6::HeaderSliceError::Len(_)) => return Opinion::Malformed(Reason::Truncated),
     };
-    let payload = match Ipv6Slice::from_slice(bytes) {
-        Ok(whole) => whole.payload().payload,
-        Err(ipv6::SliceError::Len(e)) if e.layer == Layer::Ipv6Packet => {
-            return Opinion::Malformed(Reason::Truncated);
-        }
-        // An extension header that is not right: nobody looks into it.
-        Err(_) => &[],
+    // Of a length of 0 etherparse makes "as much as there is", for jumbograms, whose option would come first.
+    let Some(payload) = bytes[40..].get(..header.payload_length().into()) else {
+        return Opinion::Malformed(Reason::Truncated);
     };
     let (from, to) = (header.source_addr(), header.destination_addr());
     // RFC 4291, section 2.5.5.2: not an address of a packet.
     if from.to_ipv4_mapped().is_some() || to.to_ipv4_mapped().is_some() {
         return Opinion::Malformed(Reason::MalformedIp);
     }
-    // Of a length of 0 etherparse makes "as much as there is", for jumbograms, whose option would come first.
-    let payload = if header.payload_length() == 0 { &[] } else { payload };
+    let (next, payload) = match extensions(header.next_header(), payload) {
+        Ok(found) => found,
+        Err(opinion) => return opinion,
+    };
     let ends = (from.into(), to.into());
-    match header.next_header() {
+    match next {
         ip_number::TCP => tcp(ends, payload),
         ip_number::UDP => udp(ends, payload),
         ip_number::IPV6_ICMP => Opinion::NotOurs(Reason::Icmp),
@@ -149,6 +157,32 @@ fn v6(bytes: &[u8]) -> Opinion {
         next if IpNumber::is_ipv6_ext_header_value(next) => Opinion::NotOurs(Reason::Ipv6Extension),
         _ => Opinion::NotOurs(Reason::OtherProtocol),
     }
+}
+
+/// Past up to eight headers that are looked past, in whatever order: which may come where is for their receivers to say.
+fn extensions(mut next: IpNumber, mut bytes: &[u8]) -> Result<(IpNumber, &[u8]), Opinion> {
+    let malformed = Opinion::Malformed(Reason::MalformedIp);
+    for _ in 0..8 {
+        let length = match next {
+            ip_number::IPV6_HOP_BY_HOP | ip_number::IPV6_ROUTE | ip_number::IPV6_DEST_OPTIONS => {
+                // A routing header that is cut off may still say that it has segments left.
+                if next == ip_number::IPV6_ROUTE && bytes.len() >= 8 && bytes[3] != 0 {
+                    return Err(Opinion::NotOurs(Reason::Ipv6Extension));
+                }
+                let Ok(header) = Ipv6RawExtHeaderSlice::from_slice(bytes) else { return Err(malformed) };
+                next = header.next_header();
+                header.slice().len()
+            }
+            ip_number::AUTH => {
+                let Ok(header) = IpAuthHeaderSlice::from_slice(bytes) else { return Err(malformed) };
+                next = header.next_header();
+                header.slice().len()
+            }
+            _ => return Ok((next, bytes)),
+        };
+        bytes = &bytes[length..];
+    }
+    Err(Opinion::NotOurs(Reason::Ipv6Extension))
 }
 
 /// The IP packet was whole, so a header that has no room contradicts it.

@@ -12,6 +12,7 @@ pub mod backend;
 pub mod correction;
 pub mod counter;
 pub mod decap;
+pub mod direct;
 pub mod event;
 pub mod explain;
 pub mod filter;
@@ -45,7 +46,7 @@ pub use settings::Settings;
 
 /// Layout of everything in this module. A change of any type raises it; pins of another schema are left alone, never
 /// reinterpreted: the number is part of the pin directory's name.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// Types that may lie in a map: plain old data without padding.
 pub trait Plain: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + 'static {}

@@ -119,6 +119,10 @@ fn in_ipv6<F: Frame + ?Sized>(frame: &F, network: usize, tags: usize) -> Result<
                 return Ok(Located { tags, family: Family::V6, protocol: next, transport, length });
             }
         };
+        // Eight bytes at least: an authentication header of that length would hold nothing (RFC 4302, section 2).
+        if at + 8 > payload {
+            return Err(Reason::MalformedIp);
+        }
         let start = frame.far::<8>(network + ipv6::LEN + at).ok_or(Reason::Truncated)?;
         // With segments left the destination is only the next station (RFC 8200, section 4.4).
         if next == extension::ROUTING && start[3] != 0 {
@@ -128,7 +132,7 @@ fn in_ipv6<F: Frame + ?Sized>(frame: &F, network: usize, tags: usize) -> Result<
         // In units of 8 bytes without the first (RFC 8200, section 4.3), or of 4 bytes without the first two (RFC 4302,
         // section 2.2).
         at += if unit == 8 { (start[1] as usize + 1) * 8 } else { (start[1] as usize + 2) * 4 };
-        if at > payload {
+        if at > payload || (unit == 4 && start[1] == 0) {
             return Err(Reason::MalformedIp);
         }
     }

@@ -11,6 +11,7 @@ use crate::abi::Key;
 use crate::addr::{Addr, Family};
 use crate::hash;
 use crate::reason::Reason;
+use tags::Untagged;
 
 /// A packet whose bytes can be reached with bounds checked: a slice on the host, `xdp_md` in the kernel.
 ///
@@ -18,6 +19,12 @@ use crate::reason::Reason;
 pub trait Frame {
     /// Length from the Ethernet header to the end, bytes.
     fn len(&self) -> usize;
+
+    /// What counts as its bytes: its length, and what a view leaves out.
+    #[inline(always)]
+    fn bytes(&self) -> u64 {
+        self.len() as u64
+    }
 
     /// Whether there is nothing.
     fn is_empty(&self) -> bool {
@@ -216,13 +223,42 @@ impl Packet {
     }
 }
 
-/// Looks at a frame.
-pub fn parse<F: Frame + ?Sized>(frame: &F) -> Parsed {
-    match eth::ethertype(frame) {
+/// Looks at a frame, as all programs together do.
+pub fn parse(frame: &[u8]) -> Parsed {
+    let seen = match eth::ethertype(frame) {
         None => Parsed::Malformed(Reason::Truncated),
         Some(eth::IPV4) => ipv4::parse(frame),
         Some(eth::IPV6) => ipv6::parse(frame),
         Some(other) => Parsed::NotOurs(eth::reason(other)),
+    };
+    match seen {
+        Parsed::NotOurs(reason) if reason.detours() => match locate::locate(frame) {
+            Ok(at) => locate::parse(&Untagged::new(&mut Seen(frame), at.tags), at),
+            Err(reason) if reason.malformed() => Parsed::Malformed(reason),
+            Err(reason) => Parsed::NotOurs(reason),
+        },
+        seen => seen,
+    }
+}
+
+/// Bytes that are only looked at.
+struct Seen<'a>(&'a [u8]);
+
+impl Frame for Seen<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        self.0.at(offset)
+    }
+
+    fn at_mut<const N: usize>(&mut self, _: usize) -> Option<&mut [u8; N]> {
+        None
+    }
+
+    fn sum(&self, offset: usize, len: usize) -> Option<u64> {
+        self.0.sum(offset, len)
     }
 }
 

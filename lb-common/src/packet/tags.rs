@@ -53,6 +53,11 @@ impl<F: Frame + ?Sized> Frame for Untagged<'_, F> {
     }
 
     #[inline(always)]
+    fn bytes(&self) -> u64 {
+        self.frame.bytes()
+    }
+
+    #[inline(always)]
     fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
         if !whole(offset, N) {
             return None;

@@ -19,22 +19,35 @@ use lb_common::stage::Stage;
 /// Written by the agent through `mmap`, read here.
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
 
-#[btf_map]
-static SERVICES: Array<ServiceEntry, { limits::SERVICES as usize }, MAPPED> = Array::new();
+/// Tables that are reached without a look-up, see [`direct`](lb_common::abi::direct): here only the first entry has a name, the
+/// loader puts in where it lies.
+mod direct {
+    use lb_common::abi::{
+        BackendEntry, Filter, NeighbourEntry, ReverseEntry, RouteEntry, ServiceEntry, Settings,
+    };
+
+    unsafe extern "C" {
+        pub(super) static mut SERVICES: ServiceEntry;
+        pub(super) static mut BACKENDS: BackendEntry;
+        pub(super) static mut REVERSE: ReverseEntry;
+        pub(super) static mut FILTER: Filter;
+        pub(super) static mut ROUTES: RouteEntry;
+        pub(super) static mut NEIGHBOURS: NeighbourEntry;
+        pub(super) static mut SETTINGS: Settings;
+    }
+}
+
+/// An entry of such a table. The verifier refuses an index that it does not know to be below the table's size.
+macro_rules! entry {
+    ($table:ident, $index:expr) => {{
+        let first = &raw const direct::$table;
+        // SAFETY: map values live as long as the program, and the verifier has proved the bounds.
+        Some(unsafe { &*first.wrapping_add($index as usize) })
+    }};
+}
+
 #[btf_map]
 static RINGS: Array<RingLine, { limits::RING_LINES as usize }, MAPPED> = Array::new();
-#[btf_map]
-static BACKENDS: Array<BackendEntry, { limits::BACKENDS as usize }, MAPPED> = Array::new();
-#[btf_map]
-static REVERSE: Array<ReverseEntry, { limits::REVERSE as usize }, MAPPED> = Array::new();
-#[btf_map]
-static FILTER: Array<Filter, 1, MAPPED> = Array::new();
-#[btf_map]
-static ROUTES: Array<RouteEntry, { limits::ROUTES as usize }, MAPPED> = Array::new();
-#[btf_map]
-static NEIGHBOURS: Array<NeighbourEntry, { limits::NEIGHBOURS as usize }, MAPPED> = Array::new();
-#[btf_map]
-static SETTINGS: Array<Settings, 1, MAPPED> = Array::new();
 #[btf_map]
 static FLOWS: LruHashMap<FlowKey, FlowValue, { limits::FLOWS as usize }> = LruHashMap::new();
 #[btf_map]
@@ -67,6 +80,9 @@ static SERVICE_MASK: Global<u32> = Global::new(limits::SERVICES - 1);
 static REVERSE_MASK: Global<u32> = Global::new(limits::REVERSE - 1);
 #[unsafe(no_mangle)]
 static NEIGHBOUR_MASK: Global<u32> = Global::new(limits::NEIGHBOURS - 1);
+/// Entries of `BACKENDS`, likewise.
+#[unsafe(no_mangle)]
+static BACKEND_COUNT: Global<u32> = Global::new(limits::BACKENDS);
 
 /// Whether the kernel has `bpf_ktime_get_coarse_ns` (5.11), set by the agent when it loads: a constant to the verifier.
 #[unsafe(no_mangle)]
@@ -92,13 +108,12 @@ mod fib {
 /// The maps as seen by one run of a program.
 pub(super) struct Maps<const MODE: u32> {
     ctx: *mut xdp_md,
-    ingress: u32,
 }
 
 impl<const MODE: u32> Maps<MODE> {
     #[inline(always)]
-    pub(super) fn new(ctx: *mut xdp_md, ingress: u32) -> Self {
-        Self { ctx, ingress }
+    pub(super) fn new(ctx: *mut xdp_md) -> Self {
+        Self { ctx }
     }
 }
 
@@ -114,7 +129,7 @@ pub(super) fn clear_report() {
 impl<const MODE: u32> Tables for Maps<MODE> {
     #[inline(always)]
     fn service(&self, place: u32) -> Option<&ServiceEntry> {
-        SERVICES.get(place)
+        entry!(SERVICES, place & self.service_mask())
     }
     #[inline(always)]
     fn service_mask(&self) -> u32 {
@@ -126,11 +141,14 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     }
     #[inline(always)]
     fn backend(&self, index: u32) -> Option<&BackendEntry> {
-        BACKENDS.get(index)
+        if index >= BACKEND_COUNT.load() {
+            return None;
+        }
+        entry!(BACKENDS, index)
     }
     #[inline(always)]
     fn reverse(&self, place: u32) -> Option<&ReverseEntry> {
-        REVERSE.get(place)
+        entry!(REVERSE, place & self.reverse_mask())
     }
     #[inline(always)]
     fn reverse_mask(&self) -> u32 {
@@ -138,15 +156,15 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     }
     #[inline(always)]
     fn filter(&self) -> Option<&Filter> {
-        FILTER.get(0)
+        entry!(FILTER, 0)
     }
     #[inline(always)]
     fn route(&self, index: u32) -> Option<&RouteEntry> {
-        ROUTES.get(index)
+        entry!(ROUTES, index % limits::ROUTES)
     }
     #[inline(always)]
     fn neighbour(&self, place: u32) -> Option<&NeighbourEntry> {
-        NEIGHBOURS.get(place)
+        entry!(NEIGHBOURS, place & self.neighbour_mask())
     }
     #[inline(always)]
     fn neighbour_mask(&self) -> u32 {
@@ -154,7 +172,7 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     }
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
-        SETTINGS.get(0)
+        entry!(SETTINGS, 0)
     }
 
     #[inline(always)]
@@ -210,22 +228,24 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     }
     #[inline(always)]
     fn ingress(&self) -> u32 {
-        self.ingress
+        // Read where it is needed: it lies three pointers away, and packets that are not ours do not need it.
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.ctx).ingress_ifindex }
     }
     #[inline(always)]
     fn checksums_finished_later(&self) -> bool {
         // SAFETY: read at once.
-        unsafe { INTERFACES.get(self.ingress) }.is_some_and(|how| *how == settings::interface::GENERIC)
+        unsafe { INTERFACES.get(self.ingress()) }.is_some_and(|how| *how == settings::interface::GENERIC)
     }
 
     #[inline(always)]
     fn ask_kernel(&self, family: Family, src: &Addr, dst: &Addr) -> Result<Hop, Reason> {
-        ask(self.ctx, self.ingress, family, src, dst, MODE == LIVE)
+        ask(self.ctx, self.ingress(), family, src, dst, MODE == LIVE)
     }
 
     #[inline(always)]
     fn send(&self, ifindex: u32) -> bool {
-        ifindex == self.ingress || DEVICES.redirect(ifindex, 0).is_ok()
+        ifindex == self.ingress() || DEVICES.redirect(ifindex, 0).is_ok()
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use frame::XdpFrame;
-use lb_common::pipeline::Verdict;
+use lb_common::pipeline::{Tables, Verdict};
 use lb_common::reason::{Fate, Reason};
 use lb_common::{detour, icmp, pipeline, wrap};
 use maps::{EXPLAINS, LIVE, Maps};
@@ -75,11 +75,10 @@ fn lb_pass(_: XdpContext) -> u32 {
 
 #[inline(always)]
 fn run<const MODE: u32>(ctx: &XdpContext, decide: impl FnOnce(&mut XdpFrame, &Maps<MODE>) -> Verdict) -> u32 {
-    let ingress = ctx.ingress_ifindex() as u32;
-    let maps = Maps::<MODE>::new(ctx.ctx, ingress);
+    let maps = Maps::<MODE>::new(ctx.ctx);
     let verdict = decide(&mut XdpFrame::new(ctx), &maps);
     // Asked first, by one comparison: most packets are forwarded.
-    if matches!(verdict.reason, Reason::Forwarded | Reason::Returned) && verdict.egress == ingress {
+    if matches!(verdict.reason, Reason::Forwarded | Reason::Returned) && verdict.egress == maps.ingress() {
         return XDP_TX;
     }
     match verdict.reason.fate() {
@@ -89,7 +88,7 @@ fn run<const MODE: u32>(ctx: &XdpContext, decide: impl FnOnce(&mut XdpFrame, &Ma
             if MODE == LIVE {
                 // The agent reads the numbers. With the level at 0, as it is loaded unless it was asked for, the verifier
                 // removes all of this.
-                debug!(ctx, "{} {} {}", verdict.reason as u32, verdict.service, ingress);
+                debug!(ctx, "{} {} {}", verdict.reason as u32, verdict.service, maps.ingress());
             }
             XDP_DROP
         }

@@ -7,13 +7,17 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapError, MapInfo};
-use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_DEVMAP_HASH;
+use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_DEVMAP_HASH};
+use lb_common::abi::direct::Direct;
 use lb_common::abi::names;
 
 /// `struct bpf_devmap_val`: an interface and a program (kernel 5.8).
 pub(super) const DEVMAP_VALUE: u32 = 8;
 /// The kernel sets it on every device map (kernel 5.5); programs do not ask for it.
 const READ_ONLY_FOR_PROGRAMS: u32 = 1 << 7;
+
+/// `BPF_F_MMAPABLE` (kernel 5.5).
+const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 /// What a map is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,25 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// A table that programs reach without a look-up, as if its entries were the map's.
+    pub(super) const fn direct(table: Direct) -> Self {
+        Self {
+            kind: BPF_MAP_TYPE_ARRAY as u32,
+            key_size: size_of::<u32>() as u32,
+            value_size: table.entry,
+            max_entries: table.entries,
+            flags: BPF_F_MMAPABLE,
+        }
+    }
+
+    /// The same of a map in the kernel: its one value holds all entries. Anything else stays as it is, and differs.
+    pub(super) fn in_entries(self, table: Direct) -> Self {
+        if self.max_entries != 1 || !self.value_size.is_multiple_of(table.entry) {
+            return Self { max_entries: 0, ..self };
+        }
+        Self { value_size: table.entry, max_entries: self.value_size / table.entry, ..self }
+    }
+
     /// The layout of a map in the kernel.
     ///
     /// # Errors
@@ -90,7 +113,8 @@ pub fn compare(
 ) -> Result<(), Box<WrongLayout>> {
     let two_choice = [names::SERVICES, names::REVERSE, names::NEIGHBOURS].contains(&name);
     let entries_fit = if sizable { found.max_entries } else { needed.max_entries };
-    let same = found == Layout { max_entries: entries_fit, ..needed };
+    let same =
+        found == Layout { max_entries: entries_fit, ..needed } && found.max_entries != 0 || found == needed;
     if same && (!two_choice || found.max_entries.is_power_of_two()) {
         return Ok(());
     }

@@ -11,7 +11,8 @@ use aya::sys::{BpfHelper, is_helper_supported};
 
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::programs::XdpAttachType;
-use lb_common::abi::names;
+use lb_common::abi::{direct, names};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 use super::layout::{self, Layout, WrongLayout};
 use super::load_error::LoadError;
@@ -128,6 +129,7 @@ impl Dataplane {
     /// are then as they were.
     pub fn open(options: &Options) -> Result<Opened, OpenError> {
         options.sizes.check()?;
+        lock_what_maps_need();
         let needed = object::layouts()?;
         let build = object::build()?;
         let pins = Pins::new(&options.pins);
@@ -200,6 +202,7 @@ fn check_maps(
         let entries = if path.exists() {
             let info = MapInfo::from_pin(&path).map_err(look(&path))?;
             let layout = Layout::of(&info).map_err(look(&path))?;
+            let layout = direct::table(name).map_or(layout, |table| layout.in_entries(table));
             layout::compare(name, &path, layout, *needed, asked.is_some())?;
             found.existing += 1;
             let has = layout.max_entries;
@@ -249,12 +252,16 @@ fn load(pins: &Pins, found: &Found, dir: &std::path::Path, log_drops: bool) -> R
 
 fn load_programs(pins: &Pins, found: &Found, log_drops: bool) -> Result<Ebpf, OpenError> {
     let entries = |name| found.entries.get(name).copied().unwrap_or_default();
+    let direct = super::direct::open(pins, entries)?;
+    let mut object = object::bytes()?.to_vec();
+    super::direct::relocate(&mut object, &direct).map_err(object::ObjectError::Tables)?;
     let masks =
         [names::SERVICES, names::REVERSE, names::NEIGHBOURS].map(|name| entries(name).wrapping_sub(1));
     let mut loader = EbpfLoader::new();
     for (name, entries) in &found.entries {
         loader.map_pin_path(name, pins.map(name)).map_max_entries(name, *entries);
     }
+    let backends = entries(names::BACKENDS);
     let coarse_clock = u32::from(has_coarse_clock());
     let level: u8 = if log_drops { log::Level::Debug as u8 } else { 0 };
     loader
@@ -262,8 +269,9 @@ fn load_programs(pins: &Pins, found: &Found, log_drops: bool) -> Result<Ebpf, Op
         .override_global("COARSE_CLOCK", &coarse_clock, true)
         .override_global("SERVICE_MASK", &masks[0], true)
         .override_global("REVERSE_MASK", &masks[1], true)
-        .override_global("NEIGHBOUR_MASK", &masks[2], true);
-    let mut ebpf = loader.load(object::bytes()?).map_err(|e| Box::new(LoadError::new(e)))?;
+        .override_global("NEIGHBOUR_MASK", &masks[2], true)
+        .override_global("BACKEND_COUNT", &backends, true);
+    let mut ebpf = loader.load(&object).map_err(|e| Box::new(LoadError::new(e)))?;
     for name in names::PROGRAMS {
         load_one(&mut ebpf, name).map_err(Box::new)?;
     }
@@ -286,6 +294,12 @@ fn fill_stages(ebpf: &mut Ebpf) -> Result<(), OpenError> {
         stages.set(place, program, 0).map_err(&refused)?;
     }
     Ok(())
+}
+
+/// Kernels before 5.11 count the memory of maps as locked by this process, and let it lock next to nothing. Where the limit
+/// cannot be raised, the kernel says what it misses.
+fn lock_what_maps_need() {
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
 }
 
 /// Whether programs may use the clock that is cheap to read. What cannot be found out is taken for missing.

@@ -4,7 +4,8 @@ use std::io;
 
 use aya::maps::{Map, MapData, MapError};
 use lb_common::abi::{
-    BackendEntry, NeighbourEntry, Plain, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, names,
+    BackendEntry, NeighbourEntry, Plain, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, direct,
+    names,
 };
 use std::os::fd::AsFd;
 
@@ -111,11 +112,15 @@ impl Maps {
     fn region<T: Plain>(&self, name: &'static str, writable: bool) -> Result<Region<T>, MapsError> {
         let map = self.open(name)?;
         let info = map.info().map_err(MapsError::refused(name))?;
-        let known = size_of::<T>();
-        if info.value_size() as usize != known {
-            return Err(MapsError::WrongValue { name, found: info.value_size(), known });
-        }
-        Region::of_map(name, map.fd().as_fd(), info.max_entries(), writable)
+        let known = size_of::<T>() as u32;
+        let entries = match direct::table(name) {
+            Some(_) if info.max_entries() == 1 && info.value_size().is_multiple_of(known) => {
+                info.value_size() / known
+            }
+            None if info.value_size() == known => info.max_entries(),
+            _ => return Err(MapsError::WrongValue { name, found: info.value_size(), known: known as usize }),
+        };
+        Region::of_map(name, map.fd().as_fd(), entries, writable)
             .map_err(|source| MapsError::Mmap { name, source })
     }
 

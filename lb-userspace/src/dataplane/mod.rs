@@ -7,6 +7,7 @@ pub mod costs;
 pub mod counters;
 pub mod decap;
 pub mod devices;
+mod direct;
 pub mod drops;
 pub mod events;
 pub mod explain;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aya_obj::Object;
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_DEVMAP_HASH, BPF_MAP_TYPE_RINGBUF};
-use lb_common::abi::names;
+use lb_common::abi::{direct, names};
 
 use super::layout::{DEVMAP_VALUE, Layout};
 
@@ -20,6 +20,9 @@ pub enum ObjectError {
     /// What was embedded cannot be read.
     #[error("the eBPF object in this lb cannot be read: build again, without LB_EBPF_OBJECT if it is set")]
     Unreadable(#[source] aya_obj::ParseError),
+    /// What was embedded cannot be read by those who give its tables their places.
+    #[error("the eBPF object in this lb cannot be read: build again, without LB_EBPF_OBJECT if it is set")]
+    Tables(#[source] ::object::Error),
     /// What was embedded is another object.
     #[error("the eBPF object in this lb has no map {0}: build again, without LB_EBPF_OBJECT if it is set")]
     NoMap(&'static str),
@@ -53,6 +56,9 @@ pub fn build() -> Result<String, ObjectError> {
 pub fn layouts() -> Result<BTreeMap<&'static str, Layout>, ObjectError> {
     let object = Object::parse(bytes()?).map_err(ObjectError::Unreadable)?;
     let layout = |name: &'static str| {
+        if let Some(table) = direct::table(name) {
+            return Ok((name, Layout::direct(table)));
+        }
         let map = object.maps.get(name).ok_or(ObjectError::NoMap(name))?;
         let kind = map.map_type();
         let (key_size, value_size) = match kind {
