@@ -26,5 +26,8 @@ pub use config::config;
 pub use decide::decide;
 pub use parse::parse;
 
+/// A function that panics where something does not hold.
+pub type Target = fn(&[u8]);
+
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("config", config), ("decide", decide), ("parse", parse)];
+pub const TARGETS: &[(&str, Target)] = &[("config", config), ("decide", decide), ("parse", parse)];
