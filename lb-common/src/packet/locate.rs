@@ -2,7 +2,7 @@
 
 use super::{Frame, Parsed, eth, half, ipv4, ipv6, tags};
 use crate::abi::counter::REASON_SLOTS;
-use crate::addr::Family;
+use crate::addr::{Addr, Family};
 use crate::reason::Reason;
 
 /// Extension headers that are looked past; a packet with more is not ours.
@@ -108,6 +108,10 @@ fn in_ipv6<F: Frame + ?Sized>(frame: &F, network: usize, tags: usize) -> Result<
     let payload = u16::from_be(half(ip, 4)) as usize;
     if network + ipv6::LEN + payload > frame.len() {
         return Err(Reason::Truncated);
+    }
+    // Before the other headers are looked at, as without tags.
+    if ipv6::addresses(ip).into_iter().any(Addr::is_mapped) {
+        return Err(Reason::MalformedIp);
     }
     let (mut next, mut at) = (ip[6], 0);
     for _ in 0..EXTENSIONS {

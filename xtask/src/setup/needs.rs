@@ -94,7 +94,7 @@ const NEEDS: &[Need] = &[
         group: Group::Build,
         thing: Thing::Program("c++"),
         name: "a C++ compiler",
-        why: "links Rust programs, and LLVM into bpf-linker",
+        why: "links Rust programs, and LLVM into bpf-linker; compiles libFuzzer",
         remedy: Remedy::Packages(&["build-essential"]),
     },
     Need {
