@@ -1,15 +1,16 @@
 //! The maps as vectors: the shipped decision without a kernel, for tests, models and fuzzing.
 
 use crate::abi::{
-    BackendCounters, BackendEntry, Filter, FlowKey, FlowValue, Hand, Key, NeighbourEntry, Report,
-    ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, VipEntry, limits, tag,
+    BackendCounters, BackendEntry, Filter, FlowKey, FlowValue, FragmentKey, FragmentValue, Hand, Key,
+    NeighbourEntry, Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, VipEntry, limits,
+    tag,
 };
 use crate::addr::{Addr, Family};
 use crate::packet::Frame;
 use crate::pipeline::{self, Hop, Tables, Verdict};
 use crate::reason::Reason;
 use crate::stage::Stage;
-use crate::{detour, icmp, table, wrap};
+use crate::{detour, fragment, icmp, table, wrap};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::vec;
@@ -23,6 +24,7 @@ pub fn run<F: Frame + ?Sized>(frame: &mut F, tables: &HostTables) -> Verdict {
             Stage::Detour => detour::run(frame, tables),
             Stage::Wrap => wrap::run(frame, tables),
             Stage::Answer => icmp::too_big::run(frame, tables),
+            Stage::Fragment => fragment::run(frame, tables),
         };
     }
     verdict
@@ -52,6 +54,8 @@ pub struct HostTables {
     pub flows: RefCell<HashMap<FlowKey, FlowValue>>,
     /// `EMBRYONIC`.
     pub embryos: RefCell<HashMap<FlowKey, FlowValue>>,
+    /// `FRAGMENTS`.
+    pub fragments: RefCell<HashMap<FragmentKey, FragmentValue>>,
     /// `COUNTERS`, only rows that were touched.
     pub counters: RefCell<BTreeMap<u32, BackendCounters>>,
     /// `REASONS`, only counts that were touched.
@@ -90,6 +94,7 @@ impl Default for HostTables {
             vips: vec![VipEntry::default(); 64],
             flows: RefCell::default(),
             embryos: RefCell::default(),
+            fragments: RefCell::default(),
             counters: RefCell::default(),
             reasons: RefCell::default(),
             devices: BTreeSet::new(),
@@ -249,6 +254,15 @@ impl Tables for HostTables {
     }
     fn drop_embryo(&self, key: &FlowKey) {
         self.embryos.borrow_mut().remove(key);
+    }
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue> {
+        self.fragments.borrow().get(key).copied()
+    }
+    fn set_fragment(&self, key: &FragmentKey, value: &FragmentValue) {
+        self.fragments.borrow_mut().insert(*key, *value);
+    }
+    fn drop_fragment(&self, key: &FragmentKey) {
+        self.fragments.borrow_mut().remove(key);
     }
     fn now(&self) -> u64 {
         self.now.get()

@@ -20,6 +20,7 @@
 //! | [`pipeline`] | all of it in order |
 //! | [`stage`], [`detour`], [`wrap`] | what does another program do, and why |
 //! | [`icmp`] | who answers an echo request, who is told of an error, or that a packet is too big |
+//! | [`fragment`] | where do the parts of a datagram go |
 //! | [`reason`] | why did the packet leave this way |
 //! | `host` | the maps as vectors, for tests (feature `host`) |
 #![cfg_attr(not(any(test, feature = "host")), no_std)]
@@ -31,6 +32,7 @@ pub mod checksum;
 pub mod decap;
 pub mod detour;
 pub mod encap;
+pub mod fragment;
 pub mod hash;
 #[cfg(any(test, feature = "host"))]
 pub mod host;

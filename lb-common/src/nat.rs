@@ -103,6 +103,10 @@ pub fn rewrite<F: Frame + ?Sized>(
         put_double(field, 0, first);
         put_double(field, 8, last);
     }
+    // The transport header, and with it the checksum over all of the datagram, is in the first fragment.
+    if packet.part.is_later() {
+        return Some(());
+    }
     let checksum = match sum {
         Sum::Absent => 0,
         Sum::Partial => checksum::add(checksum, correction.address),

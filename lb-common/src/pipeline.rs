@@ -4,16 +4,17 @@
 
 use crate::abi::service::flags::{ENCAPSULATES, NAT};
 use crate::abi::{
-    BackendEntry, Filter, FlowKey, FlowValue, Hand, Key, NeighbourEntry, Report, ReverseEntry, RingLine,
-    RouteEntry, ServiceEntry, Settings, VipEntry, limits, route,
+    BackendEntry, Filter, FlowKey, FlowValue, FragmentKey, FragmentValue, Hand, Key, NeighbourEntry, Report,
+    ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, VipEntry, limits, route,
 };
 use crate::addr::{Addr, Family, UDP};
 use crate::l2::Macs;
 use crate::nat::{self, End, New, Sum};
 use crate::packet::{Frame, Packet, Parsed, eth, ipv4, ipv6};
 use crate::reason::{Fate, Reason};
+use crate::slot::NONE;
 use crate::stage::Stage;
-use crate::{checksum, l2, select, table, wrap};
+use crate::{checksum, fragment, l2, select, table, wrap};
 use core::hint::black_box;
 
 /// What the decision needs from its surroundings: the maps, a clock, the kernel's routing table, counters.
@@ -62,6 +63,12 @@ pub trait Tables {
     fn set_embryo(&self, key: &FlowKey, value: &FlowValue);
     /// Removes from `EMBRYONIC`.
     fn drop_embryo(&self, key: &FlowKey);
+    /// Looks in `FRAGMENTS`.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue>;
+    /// Writes to `FRAGMENTS`.
+    fn set_fragment(&self, key: &FragmentKey, value: &FragmentValue);
+    /// Removes from `FRAGMENTS`.
+    fn drop_fragment(&self, key: &FragmentKey);
 
     /// Nanoseconds of the monotonic clock, at most [`crate::abi::flow::CLOCK_LAG_NS`] late.
     fn now(&self) -> u64;
@@ -228,7 +235,15 @@ fn towards<F: Frame + ?Sized, T: Tables>(
     packet: Packet,
     service: &ServiceEntry,
 ) -> Verdict {
-    let Some(choice) = select::select(tables, service, &packet) else {
+    if packet.part.overlaps {
+        return Verdict::stop(service.id, Reason::FragmentOverlap);
+    }
+    let choice = if packet.part.is_later() {
+        fragment::followed(tables, service, &packet.part)
+    } else {
+        select::select(tables, service, &packet)
+    };
+    let Some(choice) = choice else {
         return Verdict::stop(service.id, Reason::NoBackend);
     };
     let backend = choice.backend;
@@ -245,6 +260,9 @@ fn towards<F: Frame + ?Sized, T: Tables>(
         return Verdict::stop(service.id, Reason::Unfinished);
     }
     let Settled { sum, checksum, .. } = settled;
+    if packet.part.is_first() {
+        fragment::remember(tables, &packet, choice.index, backend.generation);
+    }
     let rewritten = if service.flags & NAT != 0 {
         let new = New { addr: &backend.addr, port: backend.port, correction: backend.correction };
         nat::rewrite(frame, &packet, End::Destination, new, sum, checksum)
@@ -275,6 +293,9 @@ fn back<F: Frame + ?Sized, T: Tables>(
     packet: Packet,
     entry: &ReverseEntry,
 ) -> Verdict {
+    if packet.part.overlaps {
+        return Verdict::stop(entry.service, Reason::FragmentOverlap);
+    }
     tables.note(|report| report.counters = entry.counters);
     let hop = match way_back(tables, &entry.vip, &packet) {
         Ok(hop) => hop,
@@ -293,6 +314,9 @@ fn back<F: Frame + ?Sized, T: Tables>(
     let rewritten = nat::rewrite(frame, &packet, End::Source, new, sum, checksum);
     if rewritten.and_then(|()| l2::redirect(frame, hop.macs)).is_none() {
         return Verdict::stop(entry.service, Reason::Truncated);
+    }
+    if packet.part.is_first() {
+        fragment::remember(tables, &packet, NONE, 0);
     }
     tables.count_back(entry.counters, bytes);
     Verdict { reason: Reason::Returned, service: entry.service, egress: hop.ifindex }
@@ -322,7 +346,8 @@ fn settle_checksum<F: Frame + ?Sized, T: Tables>(
     if packet.checksum == 0 && packet.protocol == UDP && packet.family == Family::V4 {
         return as_it_is(Sum::Absent);
     }
-    if !nat::looks_unfinished(packet, known, other) {
+    // Who fragments a datagram has summed it, and nobody could here: the rest of it is in other packets.
+    if !packet.part.is_whole() || !nat::looks_unfinished(packet, known, other) {
         return as_it_is(Sum::Complete);
     }
     // On socket buffers the sender's mark is still there, and whoever finishes the checksum adds to what the field

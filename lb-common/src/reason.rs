@@ -48,7 +48,10 @@ macro_rules! reasons {
             /// Whether `lb_balance` leaves the packet to the program for what seldom comes.
             #[inline(always)]
             pub const fn detours(self) -> bool {
-                matches!(self, Self::Vlan | Self::Ipv4Options | Self::Ipv6Extension | Self::Icmp)
+                matches!(
+                    self,
+                    Self::Vlan | Self::Ipv4Options | Self::Ipv6Extension | Self::Icmp | Self::Fragment
+                )
             }
 
             /// What happens to the packet.
@@ -78,7 +81,7 @@ reasons! {
     Icmp = 4, "icmp", Pass;
     /// Neither TCP, UDP nor ICMP.
     OtherProtocol = 5, "other-protocol", Pass;
-    /// A fragment.
+    /// A fragment of a datagram whose first one was not seen, or was not ours.
     Fragment = 6, "fragment", Pass;
     /// IPv4 with options, and no program that looks past them.
     Ipv4Options = 7, "ipv4-options", Pass;
@@ -126,6 +129,10 @@ reasons! {
     IcmpForwarded = 28, "icmp-forwarded", Forward;
     /// An ICMP error about what a backend was sent, sent to the client that it is from.
     IcmpReturned = 29, "icmp-returned", Forward;
+    /// A first fragment that does not hold all of the transport header.
+    FragmentTiny = 30, "fragment-tiny", Pass;
+    /// A fragment of a service's datagram over bytes that the first one held already.
+    FragmentOverlap = 31, "fragment-overlap", Drop;
 }
 
 const _: () = assert!(Reason::ALL.len() <= crate::abi::counter::REASON_SLOTS);

@@ -32,6 +32,8 @@ pub enum How {
     Embryonic = 2,
     /// By what the ring said before it changed.
     Previous = 3,
+    /// As the first fragment of its datagram.
+    Fragment = 4,
 }
 
 impl How {
@@ -42,6 +44,7 @@ impl How {
             Self::Flow => "flow-table",
             Self::Embryonic => "embryonic",
             Self::Previous => "previous",
+            Self::Fragment => "fragment",
         }
     }
 
@@ -52,6 +55,7 @@ impl How {
             1 => Some(Self::Flow),
             2 => Some(Self::Embryonic),
             3 => Some(Self::Previous),
+            4 => Some(Self::Fragment),
             _ => None,
         }
     }
@@ -62,6 +66,8 @@ impl How {
 pub struct Choice<'a> {
     /// The backend: reachable.
     pub backend: &'a BackendEntry,
+    /// Its index in the service.
+    pub index: u16,
     /// Whether the flow is counted as new.
     pub new: bool,
 }
@@ -79,7 +85,7 @@ pub fn select<'a, T: Tables>(tables: &'a T, service: &ServiceEntry, packet: &Pac
         tables.note(|report| report.how = How::Ring as u32);
     }
     let backend = entry(tables, service, pick.index).filter(|b| b.reachable())?;
-    Some(Choice { backend, new: pick.new })
+    Some(Choice { backend, index: pick.index, new: pick.new })
 }
 
 /// The slot that a packet falls on.
@@ -312,7 +318,11 @@ fn value(index: u16, backend: &BackendEntry, now: u64) -> FlowValue {
 
 /// The backend of an index, noted for the report.
 #[inline(always)]
-fn entry<'a, T: Tables>(tables: &'a T, service: &ServiceEntry, index: u16) -> Option<&'a BackendEntry> {
+pub(crate) fn entry<'a, T: Tables>(
+    tables: &'a T,
+    service: &ServiceEntry,
+    index: u16,
+) -> Option<&'a BackendEntry> {
     if index as u32 >= service.capacity {
         return None;
     }

@@ -11,11 +11,13 @@ pub enum Stage {
     Wrap = 1,
     /// Packets whose sender is told that they are too big, see [`crate::icmp::too_big`].
     Answer = 2,
+    /// Fragments of datagrams, see [`crate::fragment`].
+    Fragment = 3,
 }
 
 impl Stage {
     /// Every stage, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Detour, Self::Wrap, Self::Answer];
+    pub const ALL: [Self; 4] = [Self::Detour, Self::Wrap, Self::Answer, Self::Fragment];
 
     /// Its place in `STAGES`: those of the program that explains come behind those that balance.
     pub const fn place(self, explains: bool) -> u32 {

@@ -247,7 +247,8 @@ fn what_is_not_ours_is_passed_unchanged() {
     let mut options = build(TCP, lab.client_port(5000), (lab.vip, 80), Kind::Syn, b"");
     options[14] = 0x46;
     let mut fragment = build(TCP, lab.client_port(5000), (lab.vip, 80), Kind::Syn, b"");
-    fragment[20] = 0x20;
+    // The last one, eight bytes into its datagram.
+    fragment[21] = 1;
     let mut vlan = build(TCP, lab.client_port(5000), (lab.vip, 80), Kind::Syn, b"");
     vlan[12..14].copy_from_slice(&[0x81, 0x00]);
     let mut version = build(TCP, lab.client_port(5000), (lab.vip, 80), Kind::Syn, b"");

@@ -105,6 +105,7 @@ impl Setup {
             neighbours: 16,
             flows: self.flows,
             embryonic: self.flows,
+            fragments: 1024,
             counters: backends + self.services + 128,
             reasons: self.services + 1,
         }

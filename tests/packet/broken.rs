@@ -16,7 +16,7 @@ const SHORTEST: usize = 14;
 /// Every kind of packet, with its reason when it is whole.
 fn kinds() -> Vec<(String, Vec<u8>, Reason)> {
     let mut kinds = vec![
-        ("fragment".into(), fragment(0, true), Reason::Fragment),
+        ("fragment".into(), fragment(100, true), Reason::Fragment),
         ("options".into(), options(3), Reason::Forwarded),
         ("VLAN".into(), tagged(&[0x8100]), Reason::Forwarded),
         ("QinQ".into(), tagged(&[0x88a8, 0x8100]), Reason::Forwarded),

@@ -3,7 +3,7 @@
 use lb_common::abi::{BackendCounters, names};
 use lb_common::reason::{Fate, Reason};
 use lb_tests::frame::Flow;
-use lb_tests::kernel::{FlowId, Moved, Owner};
+use lb_tests::kernel::{FlowId, FragmentId, Moved, Owner};
 
 use crate::lab::{LOOPBACK, Lab, Served};
 
@@ -35,6 +35,7 @@ pub(crate) struct Expected {
     counted: Option<(Served, bool)>,
     flows: Entries,
     embryos: Entries,
+    fragments: Vec<(FragmentId, Option<Owner>)>,
 }
 
 /// Entries that change: flow, and the backend that owns it afterwards.
@@ -50,6 +51,7 @@ pub(crate) fn passed(reason: Reason) -> Expected {
         counted: None,
         flows: Vec::new(),
         embryos: Vec::new(),
+        fragments: Vec::new(),
     }
 }
 
@@ -106,6 +108,12 @@ impl Expected {
         self
     }
 
+    /// An entry of `FRAGMENTS` changes.
+    pub(crate) fn fragment(mut self, id: FragmentId, owner: Option<Owner>) -> Self {
+        self.fragments.push((id, owner));
+        self
+    }
+
     fn action(&self, ingress: u32) -> u32 {
         match self.reason.fate() {
             Fate::Pass => PASS,
@@ -130,6 +138,7 @@ impl Expected {
         }
         moved.flows = self.flows.iter().copied().collect();
         moved.embryos = self.embryos.iter().copied().collect();
+        moved.fragments = self.fragments.iter().copied().collect();
         moved
     }
 }

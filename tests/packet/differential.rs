@@ -15,14 +15,16 @@ use lb_common::host::{self, HostTables};
 use lb_common::pipeline;
 use lb_common::reason::{Fate, Reason};
 use lb_common::slot::Slot;
+use lb_tests::fragments::cut;
 use lb_tests::frame::{Flow, Kind, TCP, UDP};
 use lb_tests::icmp::{Failure, Ping};
-use lb_tests::kernel::{Moved, owner};
+use lb_tests::kernel::{Moved, followed_to, owner};
 use lb_tests::oracle;
 use lb_userspace::dataplane::Tables;
 use lb_userspace::dataplane::devices::Mode as Attached;
 use lb_userspace::model::{Admin, Backend, Mode, Tracking};
 use lb_userspace::plan::NextHop;
+use nix::time::{ClockId, clock_gettime};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -194,7 +196,8 @@ fn failure(random: &mut StdRng, served: &Served) -> Vec<u8> {
 /// A request, a reply, or a packet beside a service.
 fn of_a_flow(random: &mut StdRng, served: &Served) -> Vec<u8> {
     let flow = a_flow(random, served);
-    if random.random_bool(0.25) { oracle::unfinished(&flow) } else { flow.build() }
+    let frame = if random.random_bool(0.25) { oracle::unfinished(&flow) } else { flow.build() };
+    if random.random_bool(0.2) { part(random, &frame) } else { frame }
 }
 
 fn a_flow(random: &mut StdRng, served: &Served) -> Flow {
@@ -212,6 +215,14 @@ fn a_flow(random: &mut StdRng, served: &Served) -> Flow {
         flow.protocol = if flow.protocol == TCP { UDP } else { TCP };
     }
     flow
+}
+
+/// A fragment of it: so few identifications that some fragments find their first one.
+fn part(random: &mut StdRng, frame: &[u8]) -> Vec<u8> {
+    let size = [8, 24, 64][random.random_range(0..3)];
+    let parts = cut(frame, random.random_range(0..2), size);
+    let chosen = if random.random() { 0 } else { random.random_range(0..parts.len()) };
+    parts[chosen].clone()
 }
 
 /// Pads, cuts and changes bytes; half of all packets stay as they are.
@@ -247,6 +258,12 @@ fn action(verdict: &pipeline::Verdict, ingress: u32) -> u32 {
     }
 }
 
+/// The clock that the programs read.
+fn clock() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock that is always there");
+    now.tv_sec().cast_unsigned() * 1_000_000_000 + now.tv_nsec().cast_unsigned()
+}
+
 /// What the host's decision has written.
 fn moved(host: &HostTables) -> Moved {
     let reason = |((service, reason), count): (&(u32, Reason), &u64)| ((*service, *reason as usize), *count);
@@ -258,6 +275,12 @@ fn moved(host: &HostTables) -> Moved {
         reasons: host.reasons.borrow().iter().map(reason).collect(),
         flows: entries(&host.flows.borrow()),
         embryos: entries(&host.embryos.borrow()),
+        fragments: host
+            .fragments
+            .borrow()
+            .iter()
+            .map(|(key, value)| (key.into(), Some(followed_to(value))))
+            .collect(),
     }
 }
 
@@ -302,6 +325,7 @@ fn the_loaded_programs_decide_as_the_host_does() {
             let explained = runner.explain(&frame, ingress).expect("the kernel explains");
             let balanced = runner.run(names::BALANCE, &frame, ingress, 1).expect("the kernel runs it");
 
+            host.now.set(clock());
             *host.report.borrow_mut() = Report::EMPTY;
             let mut out = frame.clone();
             let verdict = host::run(&mut out, &host);

@@ -17,6 +17,7 @@ mod echo;
 mod encap;
 mod errors;
 mod flood;
+mod fragments;
 mod model;
 mod nat;
 mod not_ours;

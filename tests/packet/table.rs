@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use lb_common::abi::names;
 use lb_common::reason::{Fate, Reason};
+use lb_tests::fragments::cut;
 use lb_tests::icmp::{Failure, Ping};
 
 use crate::detours::{CUSTOMER, SERVICE, options, tag};
@@ -13,6 +15,9 @@ use crate::not_ours::{arp, carrying, fragment, ping};
 /// Where the table stands, and what is around it.
 const DOCUMENTS: [&str; 2] = ["README.md", "ARCHITECTURE.md"];
 const AROUND: [&str; 2] = ["<!-- packets: tests/packet/table.rs -->", "<!-- end of packets -->"];
+
+/// Bytes of a datagram in each fragment, so that the first one holds a TCP header.
+const SIZE: usize = 24;
 
 /// A row: what it says, and frames of which it says so.
 type Row = (&'static str, Vec<Vec<u8>>);
@@ -31,6 +36,10 @@ fn rows() -> Vec<Row> {
         frame.truncate(frame.len() - 1);
         frame
     };
+    let fragments = |n: usize, size| {
+        let cut = |name| cut(&served(name).request().carrying(vec![7; 100]).build(), 5, size).remove(n);
+        ["tcp4-nat", "udp4-nat", "tcp6-nat"].map(cut).to_vec()
+    };
     vec![
         ("TCP or UDP to a service", both(&|frame| frame)),
         (
@@ -47,7 +56,6 @@ fn rows() -> Vec<Row> {
             "IPv6 extension headers that are not looked past",
             vec![options(request("tcp6-nat"), 0, &[60; 8]), options(request("tcp6-nat"), 0, &[135])],
         ),
-        ("a fragment", vec![fragment(0, true), fragment(100, false)]),
         (
             "a ping of a service's address",
             ["tcp4-nat", "tcp6-l2"]
@@ -67,6 +75,17 @@ fn rows() -> Vec<Row> {
                 .to_vec(),
         ),
         ("other ICMP, ICMPv6", vec![ping(false), ping(true)]),
+        ("the first fragment of a datagram to a service", fragments(0, SIZE)),
+        ("the other fragments of it", fragments(1, SIZE)),
+        (
+            "a fragment before its first one, or of a datagram that is not ours",
+            vec![fragment(100, false), fragment(100, true)],
+        ),
+        ("a fragment over bytes of its first one", fragments(1, 16)),
+        (
+            "a first fragment without a whole TCP header",
+            vec![fragments(0, 16).remove(0), fragments(0, 8).remove(2)],
+        ),
         ("another protocol, tunnels too", vec![carrying(false, 4), carrying(true, 47)]),
         ("TCP or UDP to another address or port", vec![elsewhere("tcp4-nat"), elsewhere("tcp6-nat")]),
         ("ARP, LLDP and the like", vec![arp(), tag(arp(), &[CUSTOMER])]),
@@ -93,6 +112,8 @@ fn written(document: &str) -> BTreeMap<String, (String, String)> {
 /// Why the loaded program lets a frame leave, and what becomes of it.
 fn tried(lab: &Lab<'_>, frame: &[u8]) -> Reason {
     let explained = lab.kernel.runner().explain(frame, LOOPBACK).expect("the kernel explains");
+    // What it leaves is what later rows build on.
+    lab.kernel.runner().run(names::BALANCE, frame, LOOPBACK, 1).expect("the kernel runs it");
     Reason::from_number(explained.report.reason).expect("a reason that is known")
 }
 

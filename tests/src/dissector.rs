@@ -8,8 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use etherparse::err::Layer;
 use etherparse::err::{ipv4, ipv6};
 use etherparse::{
-    EtherType, Ethernet2Slice, IpAuthHeaderSlice, IpNumber, Ipv4HeaderSlice, Ipv4Slice, Ipv6HeaderSlice,
-    Ipv6RawExtHeaderSlice, SingleVlanSlice, TcpSlice, UdpSlice, ether_type, ip_number,
+    EtherType, Ethernet2Slice, IpAuthHeaderSlice, IpNumber, Ipv4HeaderSlice, Ipv4Slice,
+    Ipv6FragmentHeaderSlice, Ipv6HeaderSlice, Ipv6RawExtHeaderSlice, SingleVlanSlice, TcpSlice, UdpSlice,
+    ether_type, ip_number,
 };
 use lb_common::packet::{self, Parsed};
 use lb_common::reason::Reason;
@@ -114,11 +115,16 @@ fn v4(bytes: &[u8]) -> Opinion {
         // An authentication header that is not right: nobody looks into it.
         Err(_) => None,
     };
-    if header.is_fragmenting_payload() {
-        return Opinion::NotOurs(Reason::Fragment);
-    }
+    let carried = usize::from(header.total_len()) - header.slice().len();
+    let first = match part(header.fragments_offset().value(), header.more_fragments(), carried) {
+        Ok(first) => first,
+        Err(opinion) => return opinion,
+    };
     let ends = (header.source_addr().into(), header.destination_addr().into());
     match (header.protocol(), payload) {
+        (protocol @ (ip_number::TCP | ip_number::UDP), Some(payload)) if first => {
+            first_of(ends, protocol, payload)
+        }
         (ip_number::TCP, Some(payload)) => tcp(ends, payload),
         (ip_number::UDP, Some(payload)) => udp(ends, payload),
         (ip_number::ICMP, _) => Opinion::NotOurs(Reason::Icmp),
@@ -142,12 +148,25 @@ fn v6(bytes: &[u8]) -> Opinion {
     if from.to_ipv4_mapped().is_some() || to.to_ipv4_mapped().is_some() {
         return Opinion::Malformed(Reason::MalformedIp);
     }
-    let (next, payload) = match extensions(header.next_header(), payload) {
+    let (mut next, mut payload) = match extensions(header.next_header(), payload) {
         Ok(found) => found,
         Err(opinion) => return opinion,
     };
+    let mut first = false;
+    if next == ip_number::IPV6_FRAG {
+        // Behind it the balancer looks past nothing.
+        let Ok(fragment) = Ipv6FragmentHeaderSlice::from_slice(payload) else {
+            return Opinion::Malformed(Reason::MalformedIp);
+        };
+        (next, payload) = (fragment.next_header(), &payload[8..]);
+        first = match part(fragment.fragment_offset().value(), fragment.more_fragments(), payload.len()) {
+            Ok(first) => first,
+            Err(opinion) => return opinion,
+        };
+    }
     let ends = (from.into(), to.into());
     match next {
+        ip_number::TCP | ip_number::UDP if first => first_of(ends, next, payload),
         ip_number::TCP => tcp(ends, payload),
         ip_number::UDP => udp(ends, payload),
         ip_number::IPV6_ICMP => Opinion::NotOurs(Reason::Icmp),
@@ -183,6 +202,39 @@ fn extensions(mut next: IpNumber, mut bytes: &[u8]) -> Result<(IpNumber, &[u8]),
         bytes = &bytes[length..];
     }
     Err(Opinion::NotOurs(Reason::Ipv6Extension))
+}
+
+/// Whether this is the first fragment of several, rather than all of a datagram.
+fn part(offset: u16, more: bool, carried: usize) -> Result<bool, Opinion> {
+    let units = usize::from(offset);
+    if units == 0 && !more {
+        return Ok(false);
+    }
+    // RFC 8200, section 4.5: what is cut off elsewhere than between units, or makes too much, is discarded.
+    if carried == 0 || more && carried % 8 != 0 || units * 8 + carried > 65535 {
+        return Err(Opinion::Malformed(Reason::MalformedIp));
+    }
+    if units == 0 { Ok(true) } else { Err(Opinion::NotOurs(Reason::Fragment)) }
+}
+
+/// The first fragment of a segment or datagram: the rest of it is elsewhere, TCP's options perhaps too.
+fn first_of((from, to): (IpAddr, IpAddr), protocol: IpNumber, payload: &[u8]) -> Opinion {
+    let tcp = protocol == ip_number::TCP;
+    if payload.len() < if tcp { 20 } else { 8 } {
+        return Opinion::NotOurs(Reason::FragmentTiny);
+    }
+    let field = |at: usize| u16::from_be_bytes([payload[at], payload[at + 1]]);
+    if tcp && payload[12] >> 4 < 5 || !tcp && field(4) < 8 {
+        return Opinion::Malformed(Reason::MalformedTransport);
+    }
+    Opinion::Flow(Seen {
+        from: SocketAddr::new(from, field(0)),
+        to: SocketAddr::new(to, field(2)),
+        protocol: protocol.0,
+        flags: if tcp { payload[13] & 0x1f } else { 0 },
+        length: if tcp { payload.len() } else { field(4).into() },
+        checksum: field(if tcp { 16 } else { 6 }),
+    })
 }
 
 /// The IP packet was whole, so a header that has no room contradicts it.

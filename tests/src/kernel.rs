@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::{fs, process};
 
 use lb_common::abi::counter::REASON_SLOTS;
-use lb_common::abi::{BackendCounters, BackendEntry, FlowKey, FlowValue, ServiceEntry};
+use lb_common::abi::{
+    BackendCounters, BackendEntry, FlowKey, FlowValue, FragmentKey, FragmentValue, ServiceEntry,
+};
 use lb_common::reason::Reason;
 use lb_userspace::agent::apply::to_tables;
 use lb_userspace::dataplane::counters::Counters;
 use lb_userspace::dataplane::explain::Explainer;
 use lb_userspace::dataplane::flows::{FlowTable, Flows};
+use lb_userspace::dataplane::fragments::Fragments;
 use lb_userspace::dataplane::{Dataplane, Options, Sizes, Tables};
 use lb_userspace::model::Desired;
 use lb_userspace::plan::{HealthMap, NextHop, Observed, Plan, RingCache, plan};
@@ -28,6 +31,7 @@ pub const SIZES: Sizes = Sizes {
     neighbours: 64,
     flows: 1 << 15,
     embryonic: 1 << 13,
+    fragments: 1 << 11,
     counters: 64,
     reasons: 16,
 };
@@ -49,6 +53,7 @@ pub struct Kernel {
     rings: RingCache,
     counters: Counters,
     flows: [Flows; 2],
+    fragments: Fragments,
     pins: PathBuf,
 }
 
@@ -73,6 +78,7 @@ impl Kernel {
             rings: RingCache::default(),
             counters: Counters::open(maps).expect("the counters are pinned"),
             flows: [flows(FlowTable::Established), flows(FlowTable::Embryonic)],
+            fragments: Fragments::open(maps).expect("the fragments are pinned"),
             dataplane,
             pins,
         }
@@ -144,6 +150,11 @@ impl Kernel {
         &mut self.flows[usize::from(table == FlowTable::Embryonic)]
     }
 
+    /// The table of fragments, to make what is in it older.
+    pub fn fragments(&mut self) -> &mut Fragments {
+        &mut self.fragments
+    }
+
     /// Why packets of no service left: far cheaper than a whole [`Snapshot`].
     ///
     /// # Panics
@@ -164,6 +175,7 @@ impl Kernel {
             reasons: rows.map(|row| self.counters.reasons(row).expect("reasons can be read")).collect(),
             flows: entries(flows),
             embryos: entries(embryos),
+            fragments: followed(&self.fragments),
         }
     }
 }
@@ -197,6 +209,37 @@ impl From<FlowId> for FlowKey {
     }
 }
 
+/// A datagram in words that can be read in a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FragmentId {
+    /// Source address.
+    pub src: IpAddr,
+    /// Destination address.
+    pub dst: IpAddr,
+    /// The identification.
+    pub id: u32,
+    /// The protocol; 0 for IPv6.
+    pub protocol: u32,
+}
+
+impl From<&FragmentKey> for FragmentId {
+    fn from(key: &FragmentKey) -> Self {
+        let (src, dst) = (key.src.into(), key.dst.into());
+        let id = if key.src.is_v4() { u16::from_be(key.id as u16).into() } else { u32::from_be(key.id) };
+        Self { src, dst, id, protocol: key.protocol }
+    }
+}
+
+/// Where the rest of a datagram goes: index of the backend in its service, and its generation.
+pub fn followed_to(value: &FragmentValue) -> Owner {
+    (value.backend, value.generation)
+}
+
+fn followed(table: &Fragments) -> BTreeMap<FragmentId, Owner> {
+    let entries = table.entries().expect("fragments can be read");
+    entries.iter().map(|(key, value)| (key.into(), followed_to(value))).collect()
+}
+
 /// Where a flow goes: index of the backend in its service, and its generation.
 pub type Owner = (u32, u32);
 
@@ -225,6 +268,8 @@ pub struct Snapshot {
     pub flows: BTreeMap<FlowId, Owner>,
     /// `EMBRYONIC`.
     pub embryos: BTreeMap<FlowId, Owner>,
+    /// `FRAGMENTS`.
+    pub fragments: BTreeMap<FragmentId, Owner>,
 }
 
 /// What changed between two snapshots, and nothing else did.
@@ -238,6 +283,8 @@ pub struct Moved {
     pub flows: BTreeMap<FlowId, Option<Owner>>,
     /// Entries of `EMBRYONIC` that are new, another's, or gone.
     pub embryos: BTreeMap<FlowId, Option<Owner>>,
+    /// Entries of `FRAGMENTS` that are new, lead elsewhere, or are gone.
+    pub fragments: BTreeMap<FragmentId, Option<Owner>>,
 }
 
 impl Moved {
@@ -267,6 +314,7 @@ impl Snapshot {
         }
         moved.flows = changes(&self.flows, &before.flows);
         moved.embryos = changes(&self.embryos, &before.embryos);
+        moved.fragments = changes(&self.fragments, &before.fragments);
         moved
     }
 }
@@ -282,7 +330,7 @@ fn difference(now: &BackendCounters, was: &BackendCounters) -> BackendCounters {
     }
 }
 
-fn changes(now: &BTreeMap<FlowId, Owner>, was: &BTreeMap<FlowId, Owner>) -> BTreeMap<FlowId, Option<Owner>> {
+fn changes<I: Copy + Ord>(now: &BTreeMap<I, Owner>, was: &BTreeMap<I, Owner>) -> BTreeMap<I, Option<Owner>> {
     let gone = was.keys().filter(|id| !now.contains_key(id)).map(|id| (*id, None));
     let new = now.iter().filter(|(id, owner)| was.get(id) != Some(owner)).map(|(id, o)| (*id, Some(*o)));
     gone.chain(new).collect()

@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod crowd;
 pub mod dissector;
 pub mod flows;
+pub mod fragments;
 pub mod frame;
 pub mod icmp;
 pub mod kernel;

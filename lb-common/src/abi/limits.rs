@@ -18,6 +18,8 @@ pub const NEIGHBOURS: u32 = 8192;
 pub const FLOWS: u32 = 1 << 18;
 /// Entries of `EMBRYONIC`. At load.
 pub const EMBRYONIC: u32 = 1 << 16;
+/// Entries of `FRAGMENTS`. At load.
+pub const FRAGMENTS: u32 = 1 << 14;
 /// Rows of `COUNTERS`. At load.
 pub const COUNTERS: u32 = 16_384;
 /// Rows of `REASONS`: row 0 belongs to no service. At load.

@@ -17,6 +17,10 @@ pub const WRAP_DRY: &str = "lb_wrap_dry";
 pub const ANSWER: &str = "lb_answer";
 /// The same for [`EXPLAIN_PROGRAM`].
 pub const ANSWER_DRY: &str = "lb_answer_dry";
+/// XDP program that goes on with fragments.
+pub const FRAGMENT: &str = "lb_fragment";
+/// The same for [`EXPLAIN_PROGRAM`].
+pub const FRAGMENT_DRY: &str = "lb_fragment_dry";
 /// XDP program that takes packets out of others, for backends. Loaded by `lb decap` alone.
 pub const DECAP_PROGRAM: &str = "lb_decap";
 /// XDP program that passes everything: the far end of a veth needs one.
@@ -40,6 +44,8 @@ pub const NEIGHBOURS: &str = "NEIGHBOURS";
 pub const FLOWS: &str = "FLOWS";
 /// Flows of which only the first packet was seen.
 pub const EMBRYONIC: &str = "EMBRYONIC";
+/// Where the first fragments of datagrams went.
+pub const FRAGMENTS: &str = "FRAGMENTS";
 /// Packets, bytes and flows of each backend.
 pub const COUNTERS: &str = "COUNTERS";
 /// Every reason, for each service.
@@ -71,12 +77,24 @@ pub const DECAP: &str = "DECAP";
 pub const DECAP_COUNTS: &str = "DECAP_COUNTS";
 
 /// Every map that is pinned and adopted.
-pub const MAPS: [&str; 17] = [
-    SERVICES, RINGS, BACKENDS, REVERSE, FILTER, ROUTES, NEIGHBOURS, FLOWS, EMBRYONIC, COUNTERS, REASONS,
-    EVENTS, DEVICES, INTERFACES, SETTINGS, EXPLAIN, VIPS,
+pub const MAPS: [&str; 18] = [
+    SERVICES, RINGS, BACKENDS, REVERSE, FILTER, ROUTES, NEIGHBOURS, FLOWS, EMBRYONIC, FRAGMENTS, COUNTERS,
+    REASONS, EVENTS, DEVICES, INTERFACES, SETTINGS, EXPLAIN, VIPS,
 ];
 /// Every program of the object.
-pub const PROGRAMS: [&str; 9] =
-    [BALANCE, DETOUR, WRAP, ANSWER, EXPLAIN_PROGRAM, DETOUR_DRY, WRAP_DRY, ANSWER_DRY, PASS];
+pub const PROGRAMS: [&str; 11] = [
+    BALANCE,
+    DETOUR,
+    WRAP,
+    ANSWER,
+    FRAGMENT,
+    EXPLAIN_PROGRAM,
+    DETOUR_DRY,
+    WRAP_DRY,
+    ANSWER_DRY,
+    FRAGMENT_DRY,
+    PASS,
+];
 /// The programs of `STAGES`, in the order of their places.
-pub const IN_STAGES: [&str; 6] = [DETOUR, WRAP, ANSWER, DETOUR_DRY, WRAP_DRY, ANSWER_DRY];
+pub const IN_STAGES: [&str; 8] =
+    [DETOUR, WRAP, ANSWER, FRAGMENT, DETOUR_DRY, WRAP_DRY, ANSWER_DRY, FRAGMENT_DRY];

@@ -14,6 +14,7 @@ use crate::l2::{self, Macs};
 use crate::nat::{End, New};
 use crate::packet::embedded::{Embedded, ICMP_LEN};
 use crate::packet::locate::Located;
+use crate::packet::part::Part;
 use crate::packet::{Frame, Packet, eth, half, put_double, put_half, put_word, transport};
 use crate::pipeline::{self, Tables, Verdict};
 use crate::reason::Reason;
@@ -70,6 +71,7 @@ pub(super) fn deliver<F: Frame + ?Sized, T: Tables>(
         transport,
         length: at.length,
         checksum: 0,
+        part: Part::WHOLE,
     };
     if let Some(service) = pipeline::find_service(tables, &packet) {
         return Some(towards(frame, tables, &packet, service, places));

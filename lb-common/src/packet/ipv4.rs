@@ -1,5 +1,6 @@
 //! IPv4 (RFC 791).
 
+use super::part::Part;
 use super::transport::{self, Ends};
 use super::{Frame, Parsed, eth, half, word};
 use crate::addr::{Addr, Family, TCP, UDP};
@@ -13,7 +14,11 @@ pub const TRANSPORT: usize = eth::LEN + LEN;
 pub const ICMP: u8 = 1;
 
 /// "More fragments" and the fragment offset: any of them set makes a fragment.
-pub(super) const FRAGMENT: u16 = 0x3fff_u16.to_be();
+pub(super) const FRAGMENT: u16 = (MORE | OFFSET).to_be();
+/// "More fragments", once the field is in host order (RFC 791, section 3.1).
+pub(super) const MORE: u16 = 0x2000;
+/// The fragment offset, in units of 8 bytes, likewise.
+pub(super) const OFFSET: u16 = 0x1fff;
 
 /// Looks at a frame whose ethertype is IPv4; one with options goes another way.
 #[inline(always)]
@@ -34,22 +39,46 @@ pub fn parse<F: Frame + ?Sized>(frame: &F) -> Parsed {
     if half(ip, 6) & FRAGMENT != 0 {
         return Parsed::NotOurs(Reason::Fragment);
     }
-    content(frame, ip, ip[9], TRANSPORT, total - LEN as u16)
+    content(frame, ip, ip[9], TRANSPORT, total - LEN as u16, Part::WHOLE)
 }
 
 /// Looks at a packet whose header was looked at, and what follows it found.
 #[inline(always)]
-pub(super) fn parse_at<F: Frame + ?Sized>(frame: &F, protocol: u8, at: usize, length: u16) -> Parsed {
+pub(super) fn parse_at<F: Frame + ?Sized>(
+    frame: &F,
+    protocol: u8,
+    at: usize,
+    length: u16,
+    part: Part,
+) -> Parsed {
     let Some(ip) = frame.at::<LEN>(eth::LEN) else { return Parsed::Malformed(Reason::Truncated) };
-    content(frame, ip, protocol, at, length)
+    content(frame, ip, protocol, at, length, part)
+}
+
+/// The addresses of a packet whose header was looked at.
+#[inline(always)]
+pub(super) fn ends<F: Frame + ?Sized>(frame: &F) -> Result<Ends, Reason> {
+    frame.at::<LEN>(eth::LEN).map(ends_of).ok_or(Reason::Truncated)
 }
 
 #[inline(always)]
-fn content<F: Frame + ?Sized>(frame: &F, ip: &[u8; LEN], protocol: u8, at: usize, length: u16) -> Parsed {
-    let ends = Ends { family: Family::V4, src: Addr::v4(word(ip, 12)), dst: Addr::v4(word(ip, 16)) };
+fn ends_of(ip: &[u8; LEN]) -> Ends {
+    Ends { family: Family::V4, src: Addr::v4(word(ip, 12)), dst: Addr::v4(word(ip, 16)) }
+}
+
+#[inline(always)]
+fn content<F: Frame + ?Sized>(
+    frame: &F,
+    ip: &[u8; LEN],
+    protocol: u8,
+    at: usize,
+    length: u16,
+    part: Part,
+) -> Parsed {
+    let ends = ends_of(ip);
     match protocol {
-        TCP => transport::tcp(frame, ends, at, length),
-        UDP => transport::udp(frame, ends, at, length),
+        TCP => transport::tcp(frame, ends, at, length, part),
+        UDP => transport::udp(frame, ends, at, length, part),
         ICMP => Parsed::NotOurs(Reason::Icmp),
         _ => Parsed::NotOurs(Reason::OtherProtocol),
     }

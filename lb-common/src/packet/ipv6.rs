@@ -2,6 +2,7 @@
 
 use core::hint::black_box;
 
+use super::part::Part;
 use super::transport::{self, Ends};
 use super::{Frame, Parsed, double, eth, half};
 use crate::addr::{Addr, Family, TCP, UDP};
@@ -15,6 +16,8 @@ pub const TRANSPORT: usize = eth::LEN + LEN;
 pub const ICMP: u8 = 58;
 /// Next-header number of a fragment header (RFC 8200, section 4.5).
 pub const FRAGMENT: u8 = 44;
+/// Length of a fragment header, bytes.
+pub const FRAGMENT_LEN: usize = 8;
 
 /// Looks at a frame whose ethertype is IPv6; one with extension headers goes another way.
 #[inline(always)]
@@ -23,16 +26,28 @@ pub fn parse<F: Frame + ?Sized>(frame: &F) -> Parsed {
         Ok(header) => header,
         Err(reason) => return Parsed::Malformed(reason),
     };
-    transport(frame, ends, next, TRANSPORT, length)
+    transport(frame, ends, next, TRANSPORT, length, Part::WHOLE)
 }
 
 /// Looks at a packet whose headers were looked at, and what follows them found.
 #[inline(always)]
-pub(super) fn parse_at<F: Frame + ?Sized>(frame: &F, protocol: u8, at: usize, length: u16) -> Parsed {
+pub(super) fn parse_at<F: Frame + ?Sized>(
+    frame: &F,
+    protocol: u8,
+    at: usize,
+    length: u16,
+    part: Part,
+) -> Parsed {
     match header(frame) {
-        Ok((ends, ..)) => transport(frame, ends, protocol, at, length),
+        Ok((ends, ..)) => transport(frame, ends, protocol, at, length, part),
         Err(reason) => Parsed::Malformed(reason),
     }
+}
+
+/// The addresses of a packet whose header was looked at.
+#[inline(always)]
+pub(super) fn ends<F: Frame + ?Sized>(frame: &F) -> Result<Ends, Reason> {
+    header(frame).map(|(ends, ..)| ends)
 }
 
 /// Addresses, next header, and the length of what follows.
@@ -64,13 +79,20 @@ pub(super) const fn addresses(ip: &[u8; LEN]) -> [[u64; 2]; 2] {
 }
 
 #[inline(always)]
-fn transport<F: Frame + ?Sized>(frame: &F, ends: Ends, next: u8, at: usize, length: u16) -> Parsed {
+fn transport<F: Frame + ?Sized>(
+    frame: &F,
+    ends: Ends,
+    next: u8,
+    at: usize,
+    length: u16,
+    part: Part,
+) -> Parsed {
     // One by one, and the others out of sight: of a `match` the compiler makes a search, in which these come last.
     if next == TCP {
-        return transport::tcp(frame, ends, at, length);
+        return transport::tcp(frame, ends, at, length, part);
     }
     if next == UDP {
-        return transport::udp(frame, ends, at, length);
+        return transport::udp(frame, ends, at, length, part);
     }
     Parsed::NotOurs(unusual(black_box(next)))
 }

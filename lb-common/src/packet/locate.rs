@@ -1,6 +1,9 @@
-//! Where the transport header lies, whatever is in front of it: VLAN tags, IPv4 options, IPv6 extension headers.
+//! Where the transport header lies, whatever is in front of it: VLAN tags, IPv4 options, IPv6 extension headers. And which
+//! fragment of a datagram this is.
 
-use super::{Frame, Parsed, eth, half, ipv4, ipv6, tags};
+use super::part::{Kind, Part};
+use super::transport::Ends;
+use super::{Frame, Packet, Parsed, eth, half, ipv4, ipv6, tags, word};
 use crate::abi::counter::REASON_SLOTS;
 use crate::addr::{Addr, Family};
 use crate::reason::Reason;
@@ -30,6 +33,10 @@ pub struct Located {
     pub transport: usize,
     /// Length of what follows, bytes.
     pub length: u16,
+    /// Which part of its datagram this is.
+    pub kind: Kind,
+    /// Offset of an IPv6 fragment header, bytes; 0 if there is none.
+    pub fragment: usize,
 }
 
 impl Located {
@@ -43,6 +50,8 @@ impl Located {
                     | (at.protocol as u64) << 32
                     | (at.tags as u64 & 0xf) << 40
                     | (at.family as u64 & 1) << 44
+                    | (at.kind as u64 & 3) << 45
+                    | (at.fragment as u64 & 0x3fff) << 47
             }
             Err(reason) => 1 << 63 | reason as u64,
         }
@@ -61,6 +70,12 @@ impl Located {
             protocol: (word >> 32) as u8,
             transport: word as usize & 0x3fff,
             length: (word >> 16) as u16,
+            kind: match (word >> 45) & 3 {
+                0 => Kind::Whole,
+                1 => Kind::First,
+                _ => Kind::Later,
+            },
+            fragment: (word >> 47) as usize & 0x3fff,
         })
     }
 }
@@ -92,11 +107,11 @@ fn in_ipv4<F: Frame + ?Sized>(frame: &F, network: usize, tags: usize) -> Result<
     if network + total as usize > frame.len() {
         return Err(Reason::Truncated);
     }
-    if half(ip, 6) & ipv4::FRAGMENT != 0 {
-        return Err(Reason::Fragment);
-    }
     let (transport, length) = (eth::LEN + len, total - len as u16);
-    Ok(Located { tags, family: Family::V4, protocol: ip[9], transport, length })
+    // Three flags, then the offset: RFC 791, section 3.1.
+    let field = u16::from_be(half(ip, 6));
+    let kind = Kind::of(field & ipv4::OFFSET, field & ipv4::MORE != 0, length)?;
+    Ok(Located { tags, family: Family::V4, protocol: ip[9], transport, length, kind, fragment: 0 })
 }
 
 #[inline(always)]
@@ -118,9 +133,11 @@ fn in_ipv6<F: Frame + ?Sized>(frame: &F, network: usize, tags: usize) -> Result<
         let unit = match next {
             extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION => 8,
             extension::AUTHENTICATION => 4,
+            ipv6::FRAGMENT => return in_fragment(frame, tags, payload, at),
             _ => {
                 let (transport, length) = (eth::LEN + ipv6::LEN + at, (payload - at) as u16);
-                return Ok(Located { tags, family: Family::V6, protocol: next, transport, length });
+                let (family, kind) = (Family::V6, Kind::Whole);
+                return Ok(Located { tags, family, protocol: next, transport, length, kind, fragment: 0 });
             }
         };
         // Eight bytes at least: an authentication header of that length would hold nothing (RFC 4302, section 2).
@@ -143,13 +160,84 @@ fn in_ipv6<F: Frame + ?Sized>(frame: &F, network: usize, tags: usize) -> Result<
     Err(Reason::Ipv6Extension)
 }
 
-/// Looks at a packet whose transport header was found.
+/// Behind a fragment header, `at` bytes behind the IPv6 header, comes the transport header: others that may stand there
+/// (RFC 8200, section 4.1) are not looked past.
+#[inline(always)]
+fn in_fragment<F: Frame + ?Sized>(
+    frame: &F,
+    tags: usize,
+    payload: usize,
+    at: usize,
+) -> Result<Located, Reason> {
+    if at + ipv6::FRAGMENT_LEN > payload {
+        return Err(Reason::MalformedIp);
+    }
+    let fragment = eth::LEN + ipv6::LEN + at;
+    let header = frame.far::<{ ipv6::FRAGMENT_LEN }>(tags + fragment).ok_or(Reason::Truncated)?;
+    let (transport, length) = (fragment + ipv6::FRAGMENT_LEN, (payload - at - ipv6::FRAGMENT_LEN) as u16);
+    // The offset, two bits of nothing, and whether more follow: RFC 8200, section 4.5.
+    let field = u16::from_be(half(header, 2));
+    let kind = Kind::of(field >> 3, field & 1 != 0, length)?;
+    Ok(Located { tags, family: Family::V6, protocol: header[0], transport, length, kind, fragment })
+}
+
+/// Looks at a packet whose transport header was found: whole, or the first fragment.
 #[inline(always)]
 pub fn parse<F: Frame + ?Sized>(frame: &F, at: Located) -> Parsed {
+    let Some(part) = part(frame, at) else { return Parsed::Malformed(Reason::Truncated) };
     match at.family {
-        Family::V4 => ipv4::parse_at(frame, at.protocol, at.transport, at.length),
-        Family::V6 => ipv6::parse_at(frame, at.protocol, at.transport, at.length),
+        Family::V4 => ipv4::parse_at(frame, at.protocol, at.transport, at.length, part),
+        Family::V6 => ipv6::parse_at(frame, at.protocol, at.transport, at.length, part),
     }
+}
+
+/// A fragment without what a transport header says.
+///
+/// # Errors
+/// It is not all there.
+#[inline(always)]
+pub(crate) fn bare<F: Frame + ?Sized>(frame: &F, at: Located) -> Result<Packet, Reason> {
+    let part = part(frame, at).ok_or(Reason::Truncated)?;
+    let Ends { family, src, dst } = match at.family {
+        Family::V4 => ipv4::ends(frame)?,
+        Family::V6 => ipv6::ends(frame)?,
+    };
+    Ok(Packet {
+        family,
+        src,
+        dst,
+        src_port: 0,
+        dst_port: 0,
+        protocol: at.protocol,
+        tcp_flags: 0,
+        transport: at.transport,
+        length: at.length,
+        checksum: 0,
+        part,
+    })
+}
+
+/// What a fragment says of itself.
+#[inline(always)]
+fn part<F: Frame + ?Sized>(frame: &F, at: Located) -> Option<Part> {
+    if matches!(at.kind, Kind::Whole) {
+        return Some(Part::WHOLE);
+    }
+    let id = match at.family {
+        Family::V4 => half(frame.at::<2>(eth::LEN + 4)?, 0) as u32,
+        Family::V6 => word(frame.at::<4>(at.fragment + 4)?, 0),
+    };
+    Some(Part { kind: at.kind, id, end: at.length, ..Part::WHOLE })
+}
+
+/// Where a fragment's bytes begin in its datagram.
+#[inline(always)]
+pub(crate) fn start<F: Frame + ?Sized>(frame: &F, at: Located) -> Option<u16> {
+    Some(match at.family {
+        Family::V4 => (u16::from_be(half(frame.at::<2>(eth::LEN + 6)?, 0)) & ipv4::OFFSET) << 3,
+        // In units of 8 bytes and three bits higher: it stands there as bytes.
+        Family::V6 => u16::from_be(half(frame.at::<2>(at.fragment + 2)?, 0)) & !7,
+    })
 }
 
 #[cfg(test)]
@@ -161,9 +249,11 @@ mod tests {
         #[test]
         fn what_is_packed_comes_out_again(
             tags in 0_usize..3, v6: bool, protocol: u8, transport in 34_usize..0x4000, length: u16,
+            kind in 0_usize..3, fragment in 0_usize..0x4000,
         ) {
+            let kind = [Kind::Whole, Kind::First, Kind::Later][kind];
             let family = if v6 { Family::V6 } else { Family::V4 };
-            let at = Located { tags: tags * 4, family, protocol, transport, length };
+            let at = Located { tags: tags * 4, family, protocol, transport, length, kind, fragment };
             prop_assert_eq!(Located::unpack(Located::pack(Ok(at))), Ok(at));
         }
     }

@@ -5,6 +5,7 @@ pub mod eth;
 pub mod ipv4;
 pub mod ipv6;
 pub mod locate;
+pub mod part;
 pub mod tags;
 pub mod transport;
 
@@ -12,6 +13,7 @@ use crate::abi::Key;
 use crate::addr::{Addr, Family};
 use crate::hash;
 use crate::reason::Reason;
+use part::Part;
 use tags::Untagged;
 
 /// A packet whose bytes can be reached with bounds checked: a slice on the host, `xdp_md` in the kernel.
@@ -181,6 +183,8 @@ pub struct Packet {
     pub length: u16,
     /// The checksum field as it stands.
     pub checksum: u16,
+    /// Which part of its datagram this is.
+    pub part: Part,
 }
 
 impl Packet {
@@ -240,7 +244,16 @@ pub fn parse(frame: &[u8]) -> Parsed {
     };
     match seen {
         Parsed::NotOurs(reason) if reason.detours() => match locate::locate(frame) {
-            Ok(at) => locate::parse(&Untagged::new(&mut Seen(frame), at.tags), at),
+            Ok(at) => {
+                let mut seen = Seen(frame);
+                let frame = Untagged::new(&mut seen, at.tags);
+                // What its first fragment left is not looked for here.
+                match locate::bare(&frame, at) {
+                    Ok(bare) if bare.part.is_later() => Parsed::NotOurs(Reason::Fragment),
+                    Ok(_) => locate::parse(&frame, at),
+                    Err(reason) => Parsed::Malformed(reason),
+                }
+            }
             Err(reason) if reason.malformed() => Parsed::Malformed(reason),
             Err(reason) => Parsed::NotOurs(reason),
         },

@@ -1,5 +1,6 @@
 //! TCP (RFC 9293) and UDP (RFC 768) headers.
 
+use super::part::Part;
 use super::{Frame, Packet, Parsed, half, word};
 use crate::addr::{Addr, Family, TCP, UDP};
 use crate::reason::Reason;
@@ -32,15 +33,22 @@ pub(super) struct Ends {
     pub(super) dst: Addr,
 }
 
-/// Looks at a TCP segment of `length` bytes at `offset`.
+/// Looks at a TCP segment of `length` bytes at `offset`. A first fragment needs all of the header but the options, or
+/// what is filtered by ports and flags would be decided elsewhere (RFC 1858, section 3).
 #[inline(always)]
-pub(super) fn tcp<F: Frame + ?Sized>(frame: &F, ends: Ends, offset: usize, length: u16) -> Parsed {
+pub(super) fn tcp<F: Frame + ?Sized>(
+    frame: &F,
+    ends: Ends,
+    offset: usize,
+    length: u16,
+    part: Part,
+) -> Parsed {
     if (length as usize) < TCP_LEN {
-        return Parsed::Malformed(Reason::MalformedTransport);
+        return too_short(part);
     }
     let Some(tcp) = frame.at::<TCP_LEN>(offset) else { return Parsed::Malformed(Reason::Truncated) };
     let header = (tcp[12] >> 4) as usize * 4;
-    if header < TCP_LEN || header > length as usize {
+    if header < TCP_LEN || part.is_whole() && header > length as usize {
         return Parsed::Malformed(Reason::MalformedTransport);
     }
     let [src_port, dst_port] = ports(tcp);
@@ -55,7 +63,18 @@ pub(super) fn tcp<F: Frame + ?Sized>(frame: &F, ends: Ends, offset: usize, lengt
         transport: offset,
         length,
         checksum: half(tcp, TCP_CHECKSUM),
+        part,
     })
+}
+
+/// Why a transport header that is not all there is not looked at.
+#[inline(always)]
+const fn too_short(part: Part) -> Parsed {
+    if part.is_whole() {
+        Parsed::Malformed(Reason::MalformedTransport)
+    } else {
+        Parsed::NotOurs(Reason::FragmentTiny)
+    }
 }
 
 /// Source and destination port, from one word: the flow's hash wants them as one again.
@@ -65,15 +84,21 @@ const fn ports<const N: usize>(header: &[u8; N]) -> [u16; 2] {
     [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
 }
 
-/// Looks at a UDP datagram of at most `length` bytes at `offset`.
+/// Looks at a UDP datagram at `offset`: of at most `length` bytes, if all of it is there.
 #[inline(always)]
-pub(super) fn udp<F: Frame + ?Sized>(frame: &F, ends: Ends, offset: usize, length: u16) -> Parsed {
+pub(super) fn udp<F: Frame + ?Sized>(
+    frame: &F,
+    ends: Ends,
+    offset: usize,
+    length: u16,
+    part: Part,
+) -> Parsed {
     if (length as usize) < UDP_LEN {
-        return Parsed::Malformed(Reason::MalformedTransport);
+        return too_short(part);
     }
     let Some(udp) = frame.at::<UDP_LEN>(offset) else { return Parsed::Malformed(Reason::Truncated) };
     let own = u16::from_be(half(udp, 4));
-    if (own as usize) < UDP_LEN || own > length {
+    if (own as usize) < UDP_LEN || part.is_whole() && own > length {
         return Parsed::Malformed(Reason::MalformedTransport);
     }
     let [src_port, dst_port] = ports(udp);
@@ -88,5 +113,6 @@ pub(super) fn udp<F: Frame + ?Sized>(frame: &F, ends: Ends, offset: usize, lengt
         transport: offset,
         length: own,
         checksum: half(udp, UDP_CHECKSUM),
+        part,
     })
 }

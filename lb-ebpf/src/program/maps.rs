@@ -9,8 +9,9 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{
-    BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, Hand, NeighbourEntry, ReasonCounters,
-    Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, VipEntry, event, limits, settings,
+    BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, FragmentKey, FragmentValue, Hand,
+    NeighbourEntry, ReasonCounters, Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings,
+    VipEntry, event, limits, settings,
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::icmp::limit;
@@ -55,6 +56,8 @@ static RINGS: Array<RingLine, { limits::RING_LINES as usize }, MAPPED> = Array::
 static FLOWS: LruHashMap<FlowKey, FlowValue, { limits::FLOWS as usize }> = LruHashMap::new();
 #[btf_map]
 static EMBRYONIC: LruHashMap<FlowKey, FlowValue, { limits::EMBRYONIC as usize }> = LruHashMap::new();
+#[btf_map]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue, { limits::FRAGMENTS as usize }> = LruHashMap::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<BackendCounters, { limits::COUNTERS as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -235,6 +238,23 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     fn drop_embryo(&self, key: &FlowKey) {
         if MODE == LIVE {
             let _ = EMBRYONIC.remove(key);
+        }
+    }
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue> {
+        // SAFETY: as in `flow`.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+    #[inline(always)]
+    fn set_fragment(&self, key: &FragmentKey, value: &FragmentValue) {
+        if MODE == LIVE {
+            let _ = FRAGMENTS.insert(key, value, 0);
+        }
+    }
+    #[inline(always)]
+    fn drop_fragment(&self, key: &FragmentKey) {
+        if MODE == LIVE {
+            let _ = FRAGMENTS.remove(key);
         }
     }
 

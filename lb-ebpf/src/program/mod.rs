@@ -11,7 +11,7 @@ use aya_log_ebpf::debug;
 use frame::XdpFrame;
 use lb_common::pipeline::{Tables, Verdict};
 use lb_common::reason::{Fate, Reason};
-use lb_common::{detour, icmp, pipeline, wrap};
+use lb_common::{detour, fragment, icmp, pipeline, wrap};
 use maps::{EXPLAINS, LIVE, Maps};
 
 /// Balances. Attached to every interface that clients or backends are behind.
@@ -84,6 +84,24 @@ fn lb_answer(ctx: XdpContext) -> u32 {
 fn lb_answer_dry(ctx: XdpContext) -> u32 {
     let maps = Maps::<EXPLAINS>::new(ctx.ctx);
     let verdict = icmp::too_big::run(&mut XdpFrame::new(&ctx), &maps);
+    leave(&ctx, &maps, verdict)
+}
+
+/// Lets fragments follow each other, see [`Stage::Fragment`](lb_common::stage::Stage::Fragment).
+#[xdp]
+#[inline(always)]
+fn lb_fragment(ctx: XdpContext) -> u32 {
+    let maps = Maps::<LIVE>::new(ctx.ctx);
+    let verdict = fragment::run(&mut XdpFrame::new(&ctx), &maps);
+    leave(&ctx, &maps, verdict)
+}
+
+/// The same as `lb_fragment`, for `lb_explain`.
+#[xdp]
+#[inline(always)]
+fn lb_fragment_dry(ctx: XdpContext) -> u32 {
+    let maps = Maps::<EXPLAINS>::new(ctx.ctx);
+    let verdict = fragment::run(&mut XdpFrame::new(&ctx), &maps);
     leave(&ctx, &maps, verdict)
 }
 

@@ -12,6 +12,7 @@ pub mod drops;
 pub mod events;
 pub mod explain;
 pub mod flows;
+pub mod fragments;
 pub mod interfaces;
 pub mod layout;
 pub mod load;

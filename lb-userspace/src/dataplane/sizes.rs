@@ -19,6 +19,8 @@ pub struct Sizes {
     pub flows: u32,
     /// Entries of `EMBRYONIC`.
     pub embryonic: u32,
+    /// Entries of `FRAGMENTS`.
+    pub fragments: u32,
     /// Rows of `COUNTERS`.
     pub counters: u32,
     /// Rows of `REASONS`.
@@ -35,6 +37,7 @@ impl Default for Sizes {
             neighbours: limits::NEIGHBOURS,
             flows: limits::FLOWS,
             embryonic: limits::EMBRYONIC,
+            fragments: limits::FRAGMENTS,
             counters: limits::COUNTERS,
             reasons: limits::REASONS,
         }
@@ -61,7 +64,7 @@ fn names_of_tables() -> String {
 
 impl Sizes {
     /// Map names and their sizes.
-    pub fn by_name(&self) -> [(&'static str, u32); 9] {
+    pub fn by_name(&self) -> [(&'static str, u32); 10] {
         [
             (names::SERVICES, self.services),
             (names::RINGS, self.ring_lines),
@@ -70,6 +73,7 @@ impl Sizes {
             (names::NEIGHBOURS, self.neighbours),
             (names::FLOWS, self.flows),
             (names::EMBRYONIC, self.embryonic),
+            (names::FRAGMENTS, self.fragments),
             (names::COUNTERS, self.counters),
             (names::REASONS, self.reasons),
         ]
@@ -88,6 +92,7 @@ impl Sizes {
             names::NEIGHBOURS => &mut self.neighbours,
             names::FLOWS => &mut self.flows,
             names::EMBRYONIC => &mut self.embryonic,
+            names::FRAGMENTS => &mut self.fragments,
             names::COUNTERS => &mut self.counters,
             names::REASONS => &mut self.reasons,
             _ => return Err(UnknownTable(table.to_owned())),

@@ -24,6 +24,7 @@ const SIZES: Sizes = Sizes {
     neighbours: 2,
     flows: 1,
     embryonic: 1,
+    fragments: 1,
     counters: 256,
     reasons: 16,
 };

@@ -34,6 +34,7 @@ impl Rig {
             neighbours: 64,
             flows: 8192,
             embryonic: 4096,
+            fragments: 1024,
             counters: 64,
             reasons: 16,
         };
