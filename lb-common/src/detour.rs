@@ -1,6 +1,7 @@
-//! What seldom comes: frames with VLAN tags, IPv4 packets with options, IPv6 packets with extension headers. A program of
-//! its own looks at them, so that the others do not pay. [Fragments](crate::fragment) it leaves to the next one.
+//! What seldom comes: frames with VLAN tags, IPv4 packets with options, IPv6 packets with extension headers, ICMP. A program
+//! of its own looks at them, so that the others do not pay. [Fragments](crate::fragment) it leaves to the next one.
 
+use crate::icmp;
 use crate::packet::Frame;
 use crate::packet::locate::{self, Located};
 use crate::packet::part::Kind;
@@ -30,6 +31,9 @@ fn decide<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
         return Verdict::stop(0, Reason::Fragment);
     }
     let mut frame = Untagged::new(frame, at.tags);
+    if icmp::is_icmp(&at) {
+        return icmp::decide(&mut frame, tables, at);
+    }
     let parsed = locate::parse(&frame, at);
     pipeline::flow(&mut frame, tables, parsed)
 }

@@ -26,7 +26,7 @@ use crate::packet::part::{Kind, Part};
 use crate::packet::tags::Untagged;
 use crate::packet::{Frame, Packet, Parsed};
 use crate::pipeline::{self, Tables, Verdict};
-use crate::reason::{Fate, Reason};
+use crate::reason::Reason;
 use crate::select::{self, Choice, How};
 
 /// Decides, rewrites, and counts, like [`pipeline::run`].
@@ -48,16 +48,14 @@ fn decide<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let mut frame = Untagged::new(frame, at.tags);
     let parsed = match at.kind {
         Kind::Later => later(&frame, tables, at),
-        Kind::First => locate::parse(&frame, at),
+        Kind::First => {
+            forget(&frame, tables, at);
+            locate::parse(&frame, at)
+        }
         // Whole packets are not left to this program.
         Kind::Whole => Parsed::NotOurs(Reason::Fragment),
     };
-    let verdict = pipeline::flow(&mut frame, tables, parsed);
-    // What went on is on its way to a backend.
-    if matches!(at.kind, Kind::First) && verdict.reason.fate() != Fate::Forward && !tables.went_on() {
-        forget(&frame, tables, at);
-    }
-    verdict
+    pipeline::flow(&mut frame, tables, parsed)
 }
 
 /// Looks at a later fragment: with what its first one left, it is a packet.
@@ -114,7 +112,7 @@ pub(crate) fn remember<T: Tables>(tables: &T, packet: &Packet, backend: u16, gen
     tables.set_fragment(&key(packet), &value);
 }
 
-/// Forgets what an earlier datagram with the same identification left: the one that begins goes elsewhere.
+/// Forgets what an earlier datagram with the same identification left: the one that begins may go elsewhere, or be nobody's.
 #[inline(always)]
 fn forget<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, at: Located) {
     if let Ok(bare) = locate::bare(frame, at) {

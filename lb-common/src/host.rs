@@ -2,7 +2,8 @@
 
 use crate::abi::{
     BackendCounters, BackendEntry, Filter, FlowKey, FlowValue, FragmentKey, FragmentValue, Hand, Key,
-    NeighbourEntry, Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, limits, tag,
+    NeighbourEntry, Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, VipEntry, limits,
+    tag,
 };
 use crate::addr::{Addr, Family};
 use crate::packet::Frame;
@@ -22,7 +23,7 @@ pub fn run<F: Frame + ?Sized>(frame: &mut F, tables: &HostTables) -> Verdict {
         verdict = match stage {
             Stage::Detour => detour::run(frame, tables),
             Stage::Wrap => wrap::run(frame, tables),
-            Stage::Answer => icmp::run(frame, tables),
+            Stage::Answer => icmp::too_big::run(frame, tables),
             Stage::Fragment => fragment::run(frame, tables),
         };
     }
@@ -47,6 +48,8 @@ pub struct HostTables {
     pub neighbours: Vec<NeighbourEntry>,
     /// `SETTINGS`.
     pub settings: Settings,
+    /// `VIPS`, a power of two long.
+    pub vips: Vec<VipEntry>,
     /// `FLOWS`.
     pub flows: RefCell<HashMap<FlowKey, FlowValue>>,
     /// `EMBRYONIC`.
@@ -61,14 +64,14 @@ pub struct HostTables {
     pub devices: BTreeSet<u32>,
     /// What the kernel answers when it is asked for a way, by destination.
     pub kernel: HashMap<Addr, Result<Hop, Reason>>,
+    /// The state of [`icmp::limit`].
+    pub bucket: Cell<u64>,
     /// The clock, ns.
     pub now: Cell<u64>,
     /// The interface that packets come in through.
     pub ingress: u32,
     /// Whether that interface is attached in generic mode.
     pub generic: bool,
-    /// How many answers may still be sent.
-    pub answers: Cell<u32>,
     /// The last packet's report.
     pub report: RefCell<Report>,
     /// `HAND`.
@@ -88,6 +91,7 @@ impl Default for HostTables {
             routes: vec![RouteEntry::default(); limits::ROUTES as usize],
             neighbours: vec![NeighbourEntry::default(); 64],
             settings: Settings::default(),
+            vips: vec![VipEntry::default(); 64],
             flows: RefCell::default(),
             embryos: RefCell::default(),
             fragments: RefCell::default(),
@@ -95,10 +99,10 @@ impl Default for HostTables {
             reasons: RefCell::default(),
             devices: BTreeSet::new(),
             kernel: HashMap::new(),
+            bucket: Cell::new(0),
             now: Cell::new(1),
             ingress: 1,
             generic: false,
-            answers: Cell::new(u32::MAX),
             report: RefCell::new(Report::EMPTY),
             hand: RefCell::default(),
             next: Cell::new(None),
@@ -134,6 +138,15 @@ impl HostTables {
     pub fn put_neighbour(&mut self, entry: NeighbourEntry) {
         let mask = self.neighbour_mask();
         put(&mut self.neighbours, mask, entry, |e| &e.key, |e| &mut e.key);
+    }
+
+    /// Places an address that answers echo requests.
+    ///
+    /// # Panics
+    /// When the table is full.
+    pub fn put_vip(&mut self, entry: VipEntry) {
+        let mask = self.vip_mask();
+        put(&mut self.vips, mask, entry, |e| &e.key, |e| &mut e.key);
     }
 
     /// Writes a slot of a ring.
@@ -213,6 +226,12 @@ impl Tables for HostTables {
     fn settings(&self) -> Option<&Settings> {
         Some(&self.settings)
     }
+    fn vip(&self, place: u32) -> Option<&VipEntry> {
+        self.vips.get(place as usize)
+    }
+    fn vip_mask(&self) -> u32 {
+        self.vips.len() as u32 - 1
+    }
     fn flow(&self, key: &FlowKey) -> Option<FlowValue> {
         self.flows.borrow().get(key).copied()
     }
@@ -261,10 +280,9 @@ impl Tables for HostTables {
         ifindex == self.ingress || self.devices.contains(&ifindex)
     }
     fn may_answer(&self) -> bool {
-        self.answers.get().checked_sub(1).is_some_and(|left| {
-            self.answers.set(left);
-            true
-        })
+        let taken = icmp::limit::take(self.bucket.get(), self.now.get());
+        self.bucket.set(taken.unwrap_or(self.bucket.get()));
+        taken.is_some()
     }
     fn count(&self, service: u32, reason: Reason) {
         *self.reasons.borrow_mut().entry((service, reason)).or_default() += 1;

@@ -17,9 +17,9 @@
 //! | [`checksum`] | what is the new checksum |
 //! | [`nat`], [`l2`], [`encap`] | which bytes change |
 //! | [`decap`] | what does a backend without tunnel devices do |
-//! | [`icmp`] | what is a client told whose packet is too big |
 //! | [`pipeline`] | all of it in order |
 //! | [`stage`], [`detour`], [`wrap`] | what does another program do, and why |
+//! | [`icmp`] | who answers an echo request, who is told of an error, or that a packet is too big |
 //! | [`fragment`] | where do the parts of a datagram go |
 //! | [`reason`] | why did the packet leave this way |
 //! | `host` | the maps as vectors, for tests (feature `host`) |

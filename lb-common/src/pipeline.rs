@@ -5,7 +5,7 @@
 use crate::abi::service::flags::{ENCAPSULATES, NAT};
 use crate::abi::{
     BackendEntry, Filter, FlowKey, FlowValue, FragmentKey, FragmentValue, Hand, Key, NeighbourEntry, Report,
-    ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, limits, route,
+    ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, VipEntry, limits, route,
 };
 use crate::addr::{Addr, Family, UDP};
 use crate::l2::Macs;
@@ -42,6 +42,10 @@ pub trait Tables {
     fn neighbour(&self, place: u32) -> Option<&NeighbourEntry>;
     /// Size of `NEIGHBOURS` minus one.
     fn neighbour_mask(&self) -> u32;
+    /// `VIPS` at a place, empty or not.
+    fn vip(&self, place: u32) -> Option<&VipEntry>;
+    /// Size of `VIPS` minus one.
+    fn vip_mask(&self) -> u32;
     /// The entry of `SETTINGS`.
     fn settings(&self) -> Option<&Settings>;
 
@@ -77,7 +81,7 @@ pub trait Tables {
     /// Prepares to send out of an interface; `false` if it is not known.
     fn send(&self, ifindex: u32) -> bool;
 
-    /// Whether one more answer may be sent now: they are few, so that nobody is flooded through us.
+    /// Whether one more answer may be sent now, see [`crate::icmp::limit`].
     fn may_answer(&self) -> bool;
 
     /// Counts why a packet left that no backend was counted for. Service 0 is no service.
@@ -109,8 +113,10 @@ pub struct Hop {
     pub ifindex: u32,
 }
 
-/// What was decided about a packet.
+/// What was decided about a packet. Aligned, for where it lies on the stack LLVM writes two fields at once, and the verifier
+/// wants such a word in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(8))]
 pub struct Verdict {
     /// Why.
     pub reason: Reason,
@@ -201,7 +207,7 @@ pub(crate) fn flow<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, pars
 }
 
 #[inline(always)]
-fn find_service<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ServiceEntry> {
+pub(crate) fn find_service<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ServiceEntry> {
     let key = packet.destination();
     table::look(
         (&key, table::hash(&key)),
@@ -212,7 +218,7 @@ fn find_service<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a Ser
 }
 
 #[inline(always)]
-fn find_reverse<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ReverseEntry> {
+pub(crate) fn find_reverse<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ReverseEntry> {
     let key = packet.source();
     let hash = table::hash(&key);
     if !tables.filter()?.may_hold(hash) {
@@ -362,7 +368,7 @@ fn settle_checksum<F: Frame + ?Sized, T: Tables>(
 
 /// The way to a client: compiled routes first, the kernel's own look-up (about 90 ns) where they do not answer.
 #[inline(always)]
-fn way_back<T: Tables>(tables: &T, src: &Addr, packet: &Packet) -> Result<Hop, Reason> {
+pub(crate) fn way_back<T: Tables>(tables: &T, src: &Addr, packet: &Packet) -> Result<Hop, Reason> {
     let generation = tables.settings().map_or(0, |settings| settings.routes & 1);
     let (dst, family) = (&packet.dst, packet.family);
     let first = (generation * 2 + family as u32) * limits::ROUTES_PER_FAMILY;

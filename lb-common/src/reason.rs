@@ -48,7 +48,10 @@ macro_rules! reasons {
             /// Whether `lb_balance` leaves the packet to the program for what seldom comes.
             #[inline(always)]
             pub const fn detours(self) -> bool {
-                matches!(self, Self::Vlan | Self::Ipv4Options | Self::Ipv6Extension | Self::Fragment)
+                matches!(
+                    self,
+                    Self::Vlan | Self::Ipv4Options | Self::Ipv6Extension | Self::Icmp | Self::Fragment
+                )
             }
 
             /// What happens to the packet.
@@ -74,7 +77,7 @@ reasons! {
     NotIp = 2, "not-ip", Pass;
     /// Neither from a service nor to one.
     NotAService = 3, "not-a-service", Pass;
-    /// ICMP or ICMPv6.
+    /// ICMP or ICMPv6 that is neither an echo request to a service's address nor an error about one of its flows.
     Icmp = 4, "icmp", Pass;
     /// Neither TCP, UDP nor ICMP.
     OtherProtocol = 5, "other-protocol", Pass;
@@ -118,10 +121,18 @@ reasons! {
     NoHeadroom = 24, "no-headroom", Drop;
     /// The program that would go on with it is not there.
     NoProgram = 25, "no-program", Drop;
+    /// An echo request to the service's address, sent back as its reply.
+    EchoAnswered = 26, "echo-answered", Forward;
+    /// An echo request to the service's address, one too many in this second.
+    EchoLimited = 27, "echo-limited", Drop;
+    /// An ICMP error about a reply of the service, sent to the backend that it is from.
+    IcmpForwarded = 28, "icmp-forwarded", Forward;
+    /// An ICMP error about what a backend was sent, sent to the client that it is from.
+    IcmpReturned = 29, "icmp-returned", Forward;
     /// A first fragment that does not hold all of the transport header.
-    FragmentTiny = 26, "fragment-tiny", Pass;
+    FragmentTiny = 30, "fragment-tiny", Pass;
     /// A fragment of a service's datagram over bytes that the first one held already.
-    FragmentOverlap = 27, "fragment-overlap", Drop;
+    FragmentOverlap = 31, "fragment-overlap", Drop;
 }
 
 const _: () = assert!(Reason::ALL.len() <= crate::abi::counter::REASON_SLOTS);

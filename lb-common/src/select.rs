@@ -75,6 +75,22 @@ pub struct Choice<'a> {
 /// Chooses a backend for a packet of a service. `None`: nobody can take it.
 #[inline(always)]
 pub fn select<'a, T: Tables>(tables: &'a T, service: &ServiceEntry, packet: &Packet) -> Option<Choice<'a>> {
+    let slot = slot(tables, service, packet)?;
+    let mut pick = Pick { index: slot.current(), new: packet.opens() };
+    let exceptions = slot.tracked() || service.flags & TRACK_ALWAYS != 0;
+    if exceptions && service.flags & TRACK_NEVER == 0 {
+        let key = key(service, packet);
+        pick = Pick::unpack(tracked(tables, service, &key, slot.0, Stage::of(packet)));
+    } else {
+        tables.note(|report| report.how = How::Ring as u32);
+    }
+    let backend = entry(tables, service, pick.index).filter(|b| b.reachable())?;
+    Some(Choice { backend, index: pick.index, new: pick.new })
+}
+
+/// The slot that a packet falls on.
+#[inline(always)]
+fn slot<T: Tables>(tables: &T, service: &ServiceEntry, packet: &Packet) -> Option<Slot> {
     let place = hash::slot(packet.hash(service.seed), service.slots);
     let line = tables.ring_line(service.ring.wrapping_add(place / ring::SLOTS_PER_LINE))?;
     let slot = Slot(line.slots[(place % ring::SLOTS_PER_LINE) as usize]);
@@ -82,17 +98,48 @@ pub fn select<'a, T: Tables>(tables: &'a T, service: &ServiceEntry, packet: &Pac
         report.slot = place;
         report.word = slot.0;
     });
-    let mut pick = Pick { index: slot.current(), new: packet.opens() };
+    Some(slot)
+}
+
+/// What the flow of a packet is remembered by.
+#[inline(always)]
+const fn key(service: &ServiceEntry, packet: &Packet) -> FlowKey {
+    FlowKey { client: packet.src, ports: [packet.src_port, packet.dst_port], service: service.id }
+}
+
+/// The backend that the flow of a packet is on: what [`select`] says of one that does not open it, without a trace.
+#[inline(always)]
+pub(crate) fn peek<'a, T: Tables>(
+    tables: &'a T,
+    service: &ServiceEntry,
+    packet: &Packet,
+) -> Option<&'a BackendEntry> {
+    let slot = slot(tables, service, packet)?;
+    let mut pick = slot.current();
     let exceptions = slot.tracked() || service.flags & TRACK_ALWAYS != 0;
     if exceptions && service.flags & TRACK_NEVER == 0 {
-        let key =
-            FlowKey { client: packet.src, ports: [packet.src_port, packet.dst_port], service: service.id };
-        pick = Pick::unpack(tracked(tables, service, &key, slot.0, Stage::of(packet)));
+        pick = seen(tables, service, &key(service, packet), slot.0) as u16;
     } else {
         tables.note(|report| report.how = How::Ring as u32);
     }
-    let backend = entry(tables, service, pick.index).filter(|b| b.reachable())?;
-    Some(Choice { backend, index: pick.index, new: pick.new })
+    entry(tables, service, pick).filter(|b| b.reachable())
+}
+
+/// As [`tracked`], without a trace: an index. Never inlined, as that one.
+#[inline(never)]
+fn seen<T: Tables>(tables: &T, service: &ServiceEntry, key: &FlowKey, slot: u32) -> u32 {
+    let slot = Slot(slot);
+    let fits = |entry: &FlowValue| same(tables, service, entry, BackendEntry::reachable);
+    let (index, how) = if let Some(found) = tables.flow(key) {
+        if fits(&found) { (found.index() as u16, How::Flow) } else { (slot.current(), How::Ring) }
+    } else if let Some(found) = tables.embryo(key).filter(fits) {
+        (found.index() as u16, How::Embryonic)
+    } else if entry(tables, service, slot.previous()).is_some_and(BackendEntry::reachable) {
+        (slot.previous(), How::Previous)
+    } else {
+        (slot.current(), How::Ring)
+    };
+    chosen(tables, index, how, false).index as u32
 }
 
 /// A backend by its index, [`NONE`] for none.

@@ -5,11 +5,11 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Stage {
-    /// Frames with VLAN tags, IPv4 options or IPv6 extension headers, see [`crate::detour`].
+    /// Frames with VLAN tags, IPv4 options or IPv6 extension headers, and ICMP, see [`crate::detour`].
     Detour = 0,
     /// Packets that travel inside others, see [`crate::wrap`].
     Wrap = 1,
-    /// Packets whose sender is told that they are too big, see [`crate::icmp`].
+    /// Packets whose sender is told that they are too big, see [`crate::icmp::too_big`].
     Answer = 2,
     /// Fragments of datagrams, see [`crate::fragment`].
     Fragment = 3,

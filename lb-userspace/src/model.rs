@@ -144,6 +144,8 @@ pub struct Service {
     pub tracking: Tracking,
     /// Whether outer headers have a checksum.
     pub encap_checksum: EncapChecksum,
+    /// Whether echo requests to its address are answered for it.
+    pub echo: bool,
     /// Slots of its ring: a prime of [`lb_common::maglev::SIZES`].
     pub ring_size: u32,
     /// Backends by address.

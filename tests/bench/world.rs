@@ -86,6 +86,7 @@ impl Setup {
             idle_timeout: Duration::from_mins(15),
             tracking: self.tracking,
             encap_checksum: EncapChecksum::None,
+            echo: true,
             ring_size: self.slots,
             backends: backends.collect(),
         }

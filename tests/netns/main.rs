@@ -6,6 +6,7 @@ mod changes;
 mod churn;
 mod encap;
 mod fragments;
+mod icmp;
 mod neighbours;
 mod pair;
 mod traffic;

@@ -84,6 +84,12 @@ impl Expected {
         self
     }
 
+    /// It leaves as this frame.
+    pub(crate) fn leaving(mut self, frame: &[u8]) -> Self {
+        self.frame = Some(frame.into());
+        self
+    }
+
     /// It is counted as a new flow.
     pub(crate) fn new_flow(mut self) -> Self {
         self.counted = self.counted.map(|(served, _)| (served, true));

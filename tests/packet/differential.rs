@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::abi::{
     BackendEntry, FlowKey, FlowValue, Key, NeighbourEntry, Report, ReverseEntry, RouteEntry, ServiceEntry,
-    limits, names, route,
+    VipEntry, limits, names, route,
 };
 use lb_common::host::{self, HostTables};
 use lb_common::pipeline;
@@ -17,6 +17,7 @@ use lb_common::reason::{Fate, Reason};
 use lb_common::slot::Slot;
 use lb_tests::fragments::cut;
 use lb_tests::frame::{Flow, Kind, TCP, UDP};
+use lb_tests::icmp::{Failure, Ping};
 use lb_tests::kernel::{Moved, followed_to, owner};
 use lb_tests::oracle;
 use lb_userspace::dataplane::Tables;
@@ -44,6 +45,7 @@ struct Contents {
     backends: Vec<BackendEntry>,
     reverse: Vec<ReverseEntry>,
     neighbours: Vec<NeighbourEntry>,
+    vips: Vec<VipEntry>,
     routes: (Vec<RouteEntry>, Vec<RouteEntry>),
     settings: lb_common::abi::Settings,
 }
@@ -59,6 +61,7 @@ impl Contents {
                 .collect(),
             reverse: tables.reverse.iter().collect(),
             neighbours: tables.neighbours.iter().collect(),
+            vips: tables.vips.iter().collect(),
             routes: tables.routes.in_force(),
             settings: tables.settings.get(),
         }
@@ -75,6 +78,7 @@ impl Contents {
         }
         self.reverse.iter().for_each(|entry| host.put_reverse(*entry));
         self.neighbours.iter().for_each(|entry| host.put_neighbour(*entry));
+        self.vips.iter().for_each(|entry| host.put_vip(*entry));
         host.settings = self.settings;
         let first = (self.settings.routes & 1) * 2 * limits::ROUTES_PER_FAMILY;
         for (family, routes) in (0..).zip([&self.routes.0, &self.routes.1]) {
@@ -144,7 +148,7 @@ fn disturb(lab: &mut Lab<'_>) {
 
 /// A random packet.
 fn packet(random: &mut StdRng, served: &[Served]) -> Vec<u8> {
-    let mut frame = match random.random_range(0..20) {
+    let mut frame = match random.random_range(0..24) {
         0 => arp(),
         1 => ping(random.random()),
         2 => extension([0, 43, 44, 51, 60, 135, 139, 140][random.random_range(0..8)]),
@@ -152,6 +156,14 @@ fn packet(random: &mut StdRng, served: &[Served]) -> Vec<u8> {
         4 => options(random.random_range(1..=10)),
         5 => tagged(&[0x8100, 0x88a8, 0x8100][..random.random_range(1..=3)]),
         6 => carrying(random.random(), random.random()),
+        7 => {
+            let one = &served[random.random_range(0..served.len())];
+            Ping::new(one.client.ip(), one.vip.ip()).build()
+        }
+        8..=10 => {
+            let one = random.random_range(0..served.len());
+            failure(random, &served[one])
+        }
         _ => {
             let one = random.random_range(0..served.len());
             of_a_flow(random, &served[one])
@@ -161,8 +173,34 @@ fn packet(random: &mut StdRng, served: &[Served]) -> Vec<u8> {
     frame
 }
 
+/// An error about a packet of a flow in one of the directions that it takes.
+fn failure(random: &mut StdRng, served: &Served) -> Vec<u8> {
+    let request = a_flow(random, served);
+    let (client, vip) =
+        if request.to == served.vip { (request.from, request.to) } else { (request.to, served.vip) };
+    let flow = match random.random_range(0..4) {
+        0 => Flow { from: client, to: served.backend, ..request },
+        1 => Flow { from: client, to: vip, ..request },
+        _ => Flow { from: vip, to: client, ..request },
+    };
+    let mut report = Failure::about(&flow).keeping(random.random_range(0..64));
+    if random.random() {
+        report.kind = [random.random_range(0..14), random.random_range(0..5)];
+    }
+    if random.random_bool(0.2) {
+        report.from = flow.to.ip();
+    }
+    report.build()
+}
+
 /// A request, a reply, or a packet beside a service.
 fn of_a_flow(random: &mut StdRng, served: &Served) -> Vec<u8> {
+    let flow = a_flow(random, served);
+    let frame = if random.random_bool(0.25) { oracle::unfinished(&flow) } else { flow.build() };
+    if random.random_bool(0.2) { part(random, &frame) } else { frame }
+}
+
+fn a_flow(random: &mut StdRng, served: &Served) -> Flow {
     let last = random.random_range(0..24);
     let client = match served.client.ip() {
         IpAddr::V4(_) => IpAddr::from([198, 51, 100, last]),
@@ -176,8 +214,7 @@ fn of_a_flow(random: &mut StdRng, served: &Served) -> Vec<u8> {
     if random.random_bool(0.05) {
         flow.protocol = if flow.protocol == TCP { UDP } else { TCP };
     }
-    let frame = if random.random_bool(0.25) { oracle::unfinished(&flow) } else { flow.build() };
-    if random.random_bool(0.2) { part(random, &frame) } else { frame }
+    flow
 }
 
 /// A fragment of it: so few identifications that some fragments find their first one.
@@ -278,7 +315,10 @@ fn the_loaded_programs_decide_as_the_host_does() {
         let mut random = StdRng::seed_from_u64(seed);
         let (served, mut seen) = (all(), BTreeMap::new());
         let runner = lab.kernel.runner();
+        // The host's clock stands still, so nobody fills its bucket of answers again.
+        let bucket = host.bucket.get();
         for n in 0..PACKETS {
+            host.bucket.set(bucket);
             let frame = packet(&mut random, &served);
             let ingress = if random.random_bool(0.8) { LOOPBACK } else { generic };
             (host.ingress, host.generic) = (ingress, ingress == generic);
@@ -310,6 +350,8 @@ fn assert_every_reason_but(seen: &BTreeMap<Reason, i32>) {
     // Those need other routes (see `way_back`), or another next hop; no frame that can be run is too long or has no room
     // in front; and no more answers are asked for than may be given in a second.
     let others = [
+        // Pings are fewer than a bucket holds.
+        Reason::EchoLimited,
         Reason::NoRoute,
         Reason::NoNeighbour,
         Reason::ToThisMachine,

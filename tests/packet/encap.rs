@@ -239,17 +239,18 @@ fn told(served: &Served, frame: &[u8], mtu: u32) -> Vec<u8> {
     let mut out = Vec::new();
     match (served.vip.ip(), served.client.ip()) {
         (IpAddr::V4(vip), IpAddr::V4(client)) => {
-            ethernet(back, EtherType::IPV4).write(&mut out).unwrap();
-            let mut ip = Ipv4Header::new(136, 64, IpNumber::ICMP, vip.octets(), client.octets()).unwrap();
+            ethernet(back, EtherType::IPV4).write(&mut out).expect("it can be written");
+            let mut ip = Ipv4Header::new(136, 64, IpNumber::ICMP, vip.octets(), client.octets())
+                .expect("it can be written");
             ip.header_checksum = ip.calc_header_checksum();
-            ip.write(&mut out).unwrap();
+            ip.write(&mut out).expect("it can be written");
             let kind = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: mtu as u16 };
             Icmpv4Header::with_checksum(Icmpv4Type::DestinationUnreachable(kind), quote)
                 .write(&mut out)
-                .unwrap();
+                .expect("it can be written");
         }
         (IpAddr::V6(vip), IpAddr::V6(client)) => {
-            ethernet(back, EtherType::IPV6).write(&mut out).unwrap();
+            ethernet(back, EtherType::IPV6).write(&mut out).expect("it can be written");
             let ip = Ipv6Header {
                 payload_length: 136,
                 next_header: IpNumber::IPV6_ICMP,
@@ -258,10 +259,11 @@ fn told(served: &Served, frame: &[u8], mtu: u32) -> Vec<u8> {
                 destination: client.octets(),
                 ..Ipv6Header::default()
             };
-            ip.write(&mut out).unwrap();
+            ip.write(&mut out).expect("it can be written");
             let kind = Icmpv6Type::PacketTooBig { mtu };
-            let header = Icmpv6Header::with_checksum(kind, vip.octets(), client.octets(), quote).unwrap();
-            header.write(&mut out).unwrap();
+            let header = Icmpv6Header::with_checksum(kind, vip.octets(), client.octets(), quote)
+                .expect("it can be written");
+            header.write(&mut out).expect("it can be written");
             let _: u8 = icmpv6::TYPE_PACKET_TOO_BIG;
         }
         _ => unreachable!("a service and its clients are of one family"),

@@ -72,6 +72,7 @@ impl Served {
             idle_timeout: Duration::from_mins(1),
             tracking: Tracking::Adaptive,
             encap_checksum: EncapChecksum::None,
+            echo: true,
             ring_size: SLOTS,
             backends: BTreeMap::from([(self.backend, Backend::new(self.backend, 100))]),
         }

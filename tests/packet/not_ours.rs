@@ -96,7 +96,7 @@ pub(crate) fn arp() -> Vec<u8> {
     frame
 }
 
-/// A ping of the VIP.
+/// A ping of another address than a service's.
 pub(crate) fn ping(v6: bool) -> Vec<u8> {
     let mut frame = Vec::new();
     let eth = PacketBuilder::ethernet2(CLIENT_MAC, LB_MAC);
@@ -105,10 +105,10 @@ pub(crate) fn ping(v6: bool) -> Vec<u8> {
             std::net::IpAddr::V6(ip) => ip.octets(),
             std::net::IpAddr::V4(_) => unreachable!("IPv6"),
         };
-        let ip = eth.ipv6(octets("2001:db8:1::7"), octets("2001:db8::80"), 64);
+        let ip = eth.ipv6(octets("2001:db8:1::7"), octets("2001:db8::81"), 64);
         ip.icmpv6_echo_request(1, 1).write(&mut frame, b"ping")
     } else {
-        eth.ipv4(CLIENT, VIP, 64).icmpv4_echo_request(1, 1).write(&mut frame, b"ping")
+        eth.ipv4(CLIENT, [192, 0, 2, 81], 64).icmpv4_echo_request(1, 1).write(&mut frame, b"ping")
     };
     written.expect("it can be written");
     frame

@@ -6,6 +6,7 @@ use std::path::Path;
 use lb_common::abi::names;
 use lb_common::reason::{Fate, Reason};
 use lb_tests::fragments;
+use lb_tests::icmp::{Failure, Ping};
 
 use crate::detours::{CUSTOMER, SERVICE, options, tag};
 use crate::lab::{LOOPBACK, Lab, in_lab, served};
@@ -56,6 +57,25 @@ fn rows() -> Vec<Row> {
             "IPv6 extension headers that are not looked past",
             vec![options(request("tcp6-nat"), 0, &[60; 8]), options(request("tcp6-nat"), 0, &[135])],
         ),
+        (
+            "a ping of a service's address",
+            ["tcp4-nat", "tcp6-l2"]
+                .map(|name| Ping::new(served(name).client.ip(), served(name).vip.ip()).build())
+                .to_vec(),
+        ),
+        (
+            "an ICMP error about a reply of a service",
+            ["tcp4-nat", "tcp6-l2"]
+                .map(|name| Failure::about(&served(name).request().answered()).build())
+                .to_vec(),
+        ),
+        (
+            "an ICMP error about what a NAT backend was sent",
+            ["tcp4-nat", "udp6-nat"]
+                .map(|name| Failure::about(&served(name).request_out(&served(name).request())).build())
+                .to_vec(),
+        ),
+        ("other ICMP, ICMPv6", vec![ping(false), ping(true)]),
         ("the first fragment of a datagram to a service", fragment_of(0, SIZE)),
         ("the other fragments of it", fragment_of(1, SIZE)),
         (
@@ -67,7 +87,6 @@ fn rows() -> Vec<Row> {
             "a first fragment without a whole TCP header",
             vec![fragment_of(0, 16).remove(0), fragment_of(0, 8).remove(2)],
         ),
-        ("ICMP, ICMPv6", vec![ping(false), ping(true)]),
         ("another protocol, tunnels too", vec![carrying(false, 4), carrying(true, 47)]),
         ("TCP or UDP to another address or port", vec![elsewhere("tcp4-nat"), elsewhere("tcp6-nat")]),
         ("ARP, LLDP and the like", vec![arp(), tag(arp(), &[CUSTOMER])]),

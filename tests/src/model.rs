@@ -98,6 +98,7 @@ impl<M: Machine> World<M> {
             idle_timeout: Duration::from_secs(IDLE),
             tracking: Tracking::Adaptive,
             encap_checksum: EncapChecksum::None,
+            echo: true,
             ring_size: 251,
             backends: BTreeMap::new(),
         };

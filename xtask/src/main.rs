@@ -5,6 +5,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod fuzz;
 mod kernels;
 mod setup;
 mod shell;
@@ -48,6 +49,14 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<OsString>,
     },
+    /// Build the fuzz targets, and look for inputs for which something does not hold: all, or TARGET
+    Fuzz {
+        /// One of those in tests/fuzz/corpus
+        target: Option<String>,
+        /// How long each target runs
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        seconds: u32,
+    },
     /// Build for release, and measure: nanoseconds a packet, and what the control plane takes
     Bench {
         /// Compare with HAProxy, nginx, nftables and plain forwarding instead
@@ -89,6 +98,7 @@ fn main() -> ExitCode {
         Task::Setup { dry_run: false } => setup::run(&setup::Group::ALL),
         Task::Demo { arguments } => demo::run(&arguments),
         Task::Test { filter, arguments } => test::run(filter.as_deref(), &arguments),
+        Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Task::Bench { peers, rounds, json, arguments } => {
             let json = json.then(|| "--json".into());
             let rounds = rounds.map(|rounds| format!("--rounds={rounds}").into());

@@ -43,7 +43,10 @@ pub(crate) fn with_runner(cargo: &mut Command) -> Result<()> {
 }
 
 /// The triple that cargo builds for.
-fn host() -> Result<String> {
+///
+/// # Errors
+/// When `rustc` does not say it.
+pub(crate) fn host() -> Result<String> {
     let output = Command::new("rustc").arg("-vV").output().context("cannot start `rustc -vV`")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));

@@ -5,7 +5,8 @@
 //! Not `RINGS`: before 6.6 a value has at most 4 MiB.
 
 use super::{
-    BackendEntry, Filter, NeighbourEntry, ReverseEntry, RouteEntry, ServiceEntry, Settings, limits, names,
+    BackendEntry, Filter, NeighbourEntry, ReverseEntry, RouteEntry, ServiceEntry, Settings, VipEntry, limits,
+    names,
 };
 use core::mem::size_of;
 
@@ -25,7 +26,7 @@ const fn of<T>(name: &'static str, entries: u32) -> Direct {
 }
 
 /// All of them.
-pub const ALL: [Direct; 7] = [
+pub const ALL: [Direct; 8] = [
     of::<ServiceEntry>(names::SERVICES, limits::SERVICES),
     of::<BackendEntry>(names::BACKENDS, limits::BACKENDS),
     of::<ReverseEntry>(names::REVERSE, limits::REVERSE),
@@ -33,6 +34,7 @@ pub const ALL: [Direct; 7] = [
     of::<RouteEntry>(names::ROUTES, limits::ROUTES),
     of::<NeighbourEntry>(names::NEIGHBOURS, limits::NEIGHBOURS),
     of::<Settings>(names::SETTINGS, 1),
+    of::<VipEntry>(names::VIPS, limits::SERVICES),
 ];
 
 /// The table of a map, if it is one of these.

@@ -7,7 +7,6 @@ use crate::addr::{Addr, Family, pair};
 use crate::checksum;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-pub mod answers;
 pub mod backend;
 pub mod correction;
 pub mod counter;
@@ -27,8 +26,8 @@ pub mod ring;
 pub mod route;
 pub mod service;
 pub mod settings;
+pub mod vip;
 
-pub use answers::Answers;
 pub use backend::BackendEntry;
 pub use correction::Correction;
 pub use counter::{BackendCounters, ReasonCounters};
@@ -45,6 +44,7 @@ pub use ring::RingLine;
 pub use route::RouteEntry;
 pub use service::ServiceEntry;
 pub use settings::Settings;
+pub use vip::VipEntry;
 
 /// Layout of everything in this module. A change of any type raises it; pins of another schema are left alone, never
 /// reinterpreted: the number is part of the pin directory's name.
@@ -70,7 +70,8 @@ pub(crate) use abi;
 
 /// The key of a two-choice table: an address, and a word that makes it exact.
 ///
-/// For services and the way back the word is `port (network order) | protocol << 16`; for neighbours it is the interface.
+/// For services and the way back the word is `port (network order) | protocol << 16`; for neighbours it is the interface,
+/// for addresses of services nothing.
 /// Bits of [`tag`] are set beside: one in every valid key, one for the family, so that the last word of an IPv4 address
 /// and the tag are the whole key, and one that belongs to the place and not to the key. Writers store the word last.
 #[derive(
@@ -139,6 +140,12 @@ impl Key {
     #[inline(always)]
     pub const fn neighbour(addr: Addr, ifindex: u32) -> Option<Self> {
         if ifindex <= tag::INDEX { Some(Self::new(addr.family(), addr, ifindex)) } else { None }
+    }
+
+    /// The key of an address alone.
+    #[inline(always)]
+    pub const fn address(addr: Addr) -> Self {
+        Self::new(addr.family(), addr, 0)
     }
 
     #[inline(always)]

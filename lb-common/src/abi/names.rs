@@ -61,11 +61,14 @@ pub const SETTINGS: &str = "SETTINGS";
 /// Where `lb_explain` leaves its answer.
 pub const EXPLAIN: &str = "EXPLAIN";
 
+/// Addresses that answer echo requests.
+pub const VIPS: &str = "VIPS";
+
 /// The programs that others go on in. Not adopted: each build has its own, filled before its programs are used.
 pub const STAGES: &str = "STAGES";
 /// What a program leaves for the one that goes on. Each build has its own, too.
 pub const HAND: &str = "HAND";
-/// Packets that each CPU made itself in this second. Each build has its own, too.
+/// How many packets each CPU may still make itself. Each build has its own, too.
 pub const ANSWERS: &str = "ANSWERS";
 
 /// Whom [`DECAP_PROGRAM`] works for.
@@ -74,9 +77,9 @@ pub const DECAP: &str = "DECAP";
 pub const DECAP_COUNTS: &str = "DECAP_COUNTS";
 
 /// Every map that is pinned and adopted.
-pub const MAPS: [&str; 17] = [
+pub const MAPS: [&str; 18] = [
     SERVICES, RINGS, BACKENDS, REVERSE, FILTER, ROUTES, NEIGHBOURS, FLOWS, EMBRYONIC, FRAGMENTS, COUNTERS,
-    REASONS, EVENTS, DEVICES, INTERFACES, SETTINGS, EXPLAIN,
+    REASONS, EVENTS, DEVICES, INTERFACES, SETTINGS, EXPLAIN, VIPS,
 ];
 /// Every program of the object.
 pub const PROGRAMS: [&str; 11] = [

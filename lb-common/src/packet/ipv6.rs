@@ -62,7 +62,7 @@ fn header<F: Frame + ?Sized>(frame: &F) -> Result<(Ends, u8, u16), Reason> {
     if TRANSPORT + length as usize > frame.len() {
         return Err(Reason::Truncated);
     }
-    let [src, dst] = [[double(ip, 8), double(ip, 16)], [double(ip, 24), double(ip, 32)]];
+    let [src, dst] = addresses(ip);
     // Addresses from ::ffff:0:0/96 never appear on the wire (RFC 4291, section 2.5.5.2, RFC 5735): here they would be
     // taken for IPv4.
     if Addr::is_mapped(src) || Addr::is_mapped(dst) {
@@ -70,6 +70,12 @@ fn header<F: Frame + ?Sized>(frame: &F) -> Result<(Ends, u8, u16), Reason> {
     }
     let ends = Ends { family: Family::V6, src: Addr::from_halves(src), dst: Addr::from_halves(dst) };
     Ok((ends, ip[6], length))
+}
+
+/// Source and destination, in halves.
+#[inline(always)]
+pub(super) const fn addresses(ip: &[u8; LEN]) -> [[u64; 2]; 2] {
+    [[double(ip, 8), double(ip, 16)], [double(ip, 24), double(ip, 32)]]
 }
 
 #[inline(always)]

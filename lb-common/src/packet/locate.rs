@@ -5,18 +5,18 @@ use super::part::{Kind, Part};
 use super::transport::Ends;
 use super::{Frame, Packet, Parsed, eth, half, ipv4, ipv6, tags, word};
 use crate::abi::counter::REASON_SLOTS;
-use crate::addr::Family;
+use crate::addr::{Addr, Family};
 use crate::reason::Reason;
 
 /// Extension headers that are looked past; a packet with more is not ours.
 const EXTENSIONS: usize = 8;
 
 /// Extension headers with a length of their own (RFC 8200, section 4.1, RFC 4302).
-mod extension {
-    pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const ROUTING: u8 = 43;
-    pub(super) const AUTHENTICATION: u8 = 51;
-    pub(super) const DESTINATION: u8 = 60;
+pub(super) mod extension {
+    pub(crate) const HOP_BY_HOP: u8 = 0;
+    pub(crate) const ROUTING: u8 = 43;
+    pub(crate) const AUTHENTICATION: u8 = 51;
+    pub(crate) const DESTINATION: u8 = 60;
 }
 
 /// Where things lie in a frame.
@@ -123,6 +123,10 @@ fn in_ipv6<F: Frame + ?Sized>(frame: &F, network: usize, tags: usize) -> Result<
     let payload = u16::from_be(half(ip, 4)) as usize;
     if network + ipv6::LEN + payload > frame.len() {
         return Err(Reason::Truncated);
+    }
+    // Before the other headers are looked at, as without tags.
+    if ipv6::addresses(ip).into_iter().any(Addr::is_mapped) {
+        return Err(Reason::MalformedIp);
     }
     let (mut next, mut at) = (ip[6], 0);
     for _ in 0..EXTENSIONS {

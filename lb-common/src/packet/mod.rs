@@ -1,5 +1,6 @@
 //! What is this frame? [`parse`] answers with one of three outcomes, over any [`Frame`].
 
+pub mod embedded;
 pub mod eth;
 pub mod ipv4;
 pub mod ipv6;
@@ -80,6 +81,12 @@ pub trait Frame {
     #[inline(always)]
     fn cut(&mut self, _len: usize) -> bool {
         false
+    }
+
+    /// [`embedded::find`], packed: as above.
+    #[inline(always)]
+    fn embedded(&self, start: usize, end: usize, family: Family) -> u64 {
+        embedded::Embedded::pack(embedded::find(self, start, end, family))
     }
 
     /// The sum of `len` bytes from `offset` as [`crate::checksum::sum`] makes it; `None` past the end or when it is too

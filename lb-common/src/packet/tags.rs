@@ -1,6 +1,7 @@
 //! VLAN tags (IEEE 802.1Q, 802.1ad): seen without them, a frame is one like others.
 
 use super::{Frame, double, eth, half, put_double};
+use crate::addr::Family;
 use crate::reason::Reason;
 
 /// Bytes of a tag: ethertype of the tag and its control field.
@@ -97,6 +98,11 @@ impl<F: Frame + ?Sized> Frame for Untagged<'_, F> {
     #[inline(always)]
     fn cut(&mut self, len: usize) -> bool {
         self.frame.cut(len + self.tags)
+    }
+
+    #[inline(always)]
+    fn embedded(&self, start: usize, end: usize, family: Family) -> u64 {
+        self.frame.embedded(self.place(start), self.place(end), family)
     }
 
     #[inline(always)]

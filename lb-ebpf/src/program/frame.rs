@@ -5,7 +5,9 @@ use core::arch::asm;
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
+use lb_common::addr::Family;
 use lb_common::packet::Frame;
+use lb_common::packet::embedded::{self, Embedded};
 use lb_common::packet::locate::{self, Located};
 
 /// Bytes that one call of the helper sums: its limit on kernels before 6.15 is 512.
@@ -112,6 +114,16 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn embedded(&self, start: usize, end: usize, family: Family) -> u64 {
+        // SAFETY: the context is the program's own.
+        let mut word = unsafe { lb_embedded(self.ctx, start as u32, end as u32, family as u32) };
+        // As in `locate`.
+        // SAFETY: moves a register to itself.
+        unsafe { asm!("{0} = {0}", inout(reg) word, options(nomem, nostack, preserves_flags)) };
+        word
+    }
+
+    #[inline(always)]
     fn sum(&self, offset: usize, len: usize) -> Option<u64> {
         // SAFETY: the context is the program's own.
         let sum = unsafe { lb_sum(self.ctx, offset as u32, len as u32) };
@@ -130,6 +142,19 @@ unsafe extern "C" fn lb_locate(ctx: *mut xdp_md) -> u64 {
     // SAFETY: as promised.
     let frame = XdpFrame::new(&XdpContext::new(ctx));
     Located::pack(locate::locate(&frame))
+}
+
+/// Where things lie in an embedded packet, see [`embedded`]. A function for the same reason as [`lb_sum`].
+///
+/// # Safety
+/// `ctx` must be the program's.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn lb_embedded(ctx: *mut xdp_md, start: u32, end: u32, family: u32) -> u64 {
+    // SAFETY: as promised.
+    let frame = XdpFrame::new(&XdpContext::new(ctx));
+    let family = if family == Family::V4 as u32 { Family::V4 } else { Family::V6 };
+    Embedded::pack(embedded::find(&frame, start as usize, end as usize, family))
 }
 
 /// Sums `len` bytes at `offset`; all ones if they are not all there or too many.

@@ -1,5 +1,7 @@
 //! The maps, and the verbs of [`Tables`] over them: the only place where map values are followed.
 
+use core::arch::asm;
+
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, xdp_md};
 use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
@@ -7,11 +9,12 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{
-    Answers, BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, FragmentKey, FragmentValue,
-    Hand, NeighbourEntry, ReasonCounters, Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings,
-    answers, event, limits, settings,
+    BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, FragmentKey, FragmentValue, Hand,
+    NeighbourEntry, ReasonCounters, Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings,
+    VipEntry, event, limits, settings,
 };
 use lb_common::addr::{Addr, Family};
+use lb_common::icmp::limit;
 use lb_common::pipeline::{Hop, Tables};
 use lb_common::reason::Reason;
 use lb_common::stage::Stage;
@@ -23,7 +26,7 @@ const MAPPED: usize = BPF_F_MMAPABLE as usize;
 /// loader puts in where it lies.
 mod direct {
     use lb_common::abi::{
-        BackendEntry, Filter, NeighbourEntry, ReverseEntry, RouteEntry, ServiceEntry, Settings,
+        BackendEntry, Filter, NeighbourEntry, ReverseEntry, RouteEntry, ServiceEntry, Settings, VipEntry,
     };
 
     unsafe extern "C" {
@@ -34,6 +37,7 @@ mod direct {
         pub(super) static mut ROUTES: RouteEntry;
         pub(super) static mut NEIGHBOURS: NeighbourEntry;
         pub(super) static mut SETTINGS: Settings;
+        pub(super) static mut VIPS: VipEntry;
     }
 }
 
@@ -72,8 +76,9 @@ static STAGES: ProgramArray<{ 2 * Stage::ALL.len() }> = ProgramArray::new();
 /// What goes from one program to the next. Each build has its own, as the next.
 #[btf_map]
 static HAND: PerCpuArray<Hand, 1> = PerCpuArray::new();
+/// The state of [`limit`] on each CPU.
 #[btf_map]
-static ANSWERS: PerCpuArray<Answers, 1> = PerCpuArray::new();
+static ANSWERS: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// Sizes of the two-choice tables minus one, set by the agent when it loads: constants to the verifier.
 #[unsafe(no_mangle)]
@@ -85,6 +90,8 @@ static NEIGHBOUR_MASK: Global<u32> = Global::new(limits::NEIGHBOURS - 1);
 /// Entries of `BACKENDS`, likewise.
 #[unsafe(no_mangle)]
 static BACKEND_COUNT: Global<u32> = Global::new(limits::BACKENDS);
+#[unsafe(no_mangle)]
+static VIP_MASK: Global<u32> = Global::new(limits::SERVICES - 1);
 
 /// Whether the kernel has `bpf_ktime_get_coarse_ns` (5.11), set by the agent when it loads: a constant to the verifier.
 #[unsafe(no_mangle)]
@@ -146,6 +153,10 @@ impl<const MODE: u32> Tables for Maps<MODE> {
         if index >= BACKEND_COUNT.load() {
             return None;
         }
+        let mut index = index;
+        // Only now: LLVM would work out the address before the check, and the verifier then knows no bound of it.
+        // SAFETY: moves a register to itself.
+        unsafe { asm!("{0} = {0}", inout(reg) index, options(nomem, nostack, preserves_flags)) };
         entry!(BACKENDS, index)
     }
     #[inline(always)]
@@ -171,6 +182,14 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     #[inline(always)]
     fn neighbour_mask(&self) -> u32 {
         NEIGHBOUR_MASK.load()
+    }
+    #[inline(always)]
+    fn vip(&self, place: u32) -> Option<&VipEntry> {
+        entry!(VIPS, place & self.vip_mask())
+    }
+    #[inline(always)]
+    fn vip_mask(&self) -> u32 {
+        VIP_MASK.load()
     }
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
@@ -269,18 +288,14 @@ impl<const MODE: u32> Tables for Maps<MODE> {
 
     #[inline(always)]
     fn may_answer(&self) -> bool {
-        if MODE != LIVE {
-            return true;
+        let Some(bucket) = ANSWERS.get_ptr_mut(0) else { return false };
+        // SAFETY: the bucket is this CPU's own.
+        let Some(next) = limit::take(unsafe { *bucket }, self.now()) else { return false };
+        if MODE == LIVE {
+            // SAFETY: as above.
+            unsafe { *bucket = next };
         }
-        let second = self.now() / 1_000_000_000;
-        let Some(answers) = ANSWERS.get_ptr_mut(0) else { return false };
-        // SAFETY: the entry is this CPU's own.
-        let answers = unsafe { &mut *answers };
-        if answers.second != second {
-            *answers = Answers { second, sent: 0 };
-        }
-        answers.sent += 1;
-        answers.sent <= answers::A_SECOND
+        true
     }
 
     #[inline(always)]

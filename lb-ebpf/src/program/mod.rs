@@ -4,6 +4,8 @@ mod decap;
 mod frame;
 mod maps;
 
+use core::arch::asm;
+
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
@@ -18,78 +20,103 @@ use maps::{EXPLAINS, LIVE, Maps};
 #[xdp]
 #[inline(always)]
 fn lb_balance(ctx: XdpContext) -> u32 {
-    run::<LIVE>(&ctx, pipeline::run)
+    let maps = Maps::<LIVE>::new(ctx.ctx);
+    let verdict = pipeline::run(&mut XdpFrame::new(&ctx), &maps);
+    leave(&ctx, &maps, verdict)
 }
 
 /// Goes on with what seldom comes, see [`Stage::Detour`](lb_common::stage::Stage::Detour).
 #[xdp]
 #[inline(always)]
 fn lb_detour(ctx: XdpContext) -> u32 {
-    run::<LIVE>(&ctx, detour::run)
+    let maps = Maps::<LIVE>::new(ctx.ctx);
+    let verdict = detour::run(&mut XdpFrame::new(&ctx), &maps);
+    leave(&ctx, &maps, verdict)
 }
 
 /// Answers `lb explain` through BPF_PROG_RUN: the same decision, writing no table and no counter.
 #[xdp]
+#[inline(always)]
 fn lb_explain(ctx: XdpContext) -> u32 {
     maps::clear_report();
-    run::<EXPLAINS>(&ctx, pipeline::run)
+    let maps = Maps::<EXPLAINS>::new(ctx.ctx);
+    let verdict = pipeline::run(&mut XdpFrame::new(&ctx), &maps);
+    leave(&ctx, &maps, verdict)
 }
 
 /// The same as `lb_detour`, for `lb_explain`.
 #[xdp]
+#[inline(always)]
 fn lb_detour_dry(ctx: XdpContext) -> u32 {
-    run::<EXPLAINS>(&ctx, detour::run)
+    let maps = Maps::<EXPLAINS>::new(ctx.ctx);
+    let verdict = detour::run(&mut XdpFrame::new(&ctx), &maps);
+    leave(&ctx, &maps, verdict)
 }
 
 /// Puts packets into others, see [`Stage::Wrap`](lb_common::stage::Stage::Wrap).
 #[xdp]
 #[inline(always)]
 fn lb_wrap(ctx: XdpContext) -> u32 {
-    run::<LIVE>(&ctx, wrap::run)
+    let maps = Maps::<LIVE>::new(ctx.ctx);
+    let verdict = wrap::run(&mut XdpFrame::new(&ctx), &maps);
+    leave(&ctx, &maps, verdict)
 }
 
 /// The same as `lb_wrap`, for `lb_explain`.
 #[xdp]
+#[inline(always)]
 fn lb_wrap_dry(ctx: XdpContext) -> u32 {
-    run::<EXPLAINS>(&ctx, wrap::run)
+    let maps = Maps::<EXPLAINS>::new(ctx.ctx);
+    let verdict = wrap::run(&mut XdpFrame::new(&ctx), &maps);
+    leave(&ctx, &maps, verdict)
 }
 
 /// Tells who sends too much, see [`Stage::Answer`](lb_common::stage::Stage::Answer).
 #[xdp]
 #[inline(always)]
 fn lb_answer(ctx: XdpContext) -> u32 {
-    run::<LIVE>(&ctx, icmp::run)
+    let maps = Maps::<LIVE>::new(ctx.ctx);
+    let verdict = icmp::too_big::run(&mut XdpFrame::new(&ctx), &maps);
+    leave(&ctx, &maps, verdict)
 }
 
 /// The same as `lb_answer`, for `lb_explain`.
 #[xdp]
+#[inline(always)]
 fn lb_answer_dry(ctx: XdpContext) -> u32 {
-    run::<EXPLAINS>(&ctx, icmp::run)
+    let maps = Maps::<EXPLAINS>::new(ctx.ctx);
+    let verdict = icmp::too_big::run(&mut XdpFrame::new(&ctx), &maps);
+    leave(&ctx, &maps, verdict)
 }
 
 /// Lets fragments follow each other, see [`Stage::Fragment`](lb_common::stage::Stage::Fragment).
 #[xdp]
 #[inline(always)]
 fn lb_fragment(ctx: XdpContext) -> u32 {
-    run::<LIVE>(&ctx, fragment::run)
+    let maps = Maps::<LIVE>::new(ctx.ctx);
+    let verdict = fragment::run(&mut XdpFrame::new(&ctx), &maps);
+    leave(&ctx, &maps, verdict)
 }
 
 /// The same as `lb_fragment`, for `lb_explain`.
 #[xdp]
+#[inline(always)]
 fn lb_fragment_dry(ctx: XdpContext) -> u32 {
-    run::<EXPLAINS>(&ctx, fragment::run)
+    let maps = Maps::<EXPLAINS>::new(ctx.ctx);
+    let verdict = fragment::run(&mut XdpFrame::new(&ctx), &maps);
+    leave(&ctx, &maps, verdict)
 }
 
 /// Passes everything. A veth whose other end sends with XDP needs a program on it (`lb pass`).
 #[xdp]
+#[inline(always)]
 fn lb_pass(_: XdpContext) -> u32 {
     XDP_PASS
 }
 
+/// What the kernel is told of a verdict.
 #[inline(always)]
-fn run<const MODE: u32>(ctx: &XdpContext, decide: impl FnOnce(&mut XdpFrame, &Maps<MODE>) -> Verdict) -> u32 {
-    let maps = Maps::<MODE>::new(ctx.ctx);
-    let verdict = decide(&mut XdpFrame::new(ctx), &maps);
+fn leave<const MODE: u32>(ctx: &XdpContext, maps: &Maps<MODE>, verdict: Verdict) -> u32 {
     // Asked first, by one comparison: most packets are forwarded.
     if matches!(verdict.reason, Reason::Forwarded | Reason::Returned) && verdict.egress == maps.ingress() {
         return XDP_TX;
@@ -101,10 +128,16 @@ fn run<const MODE: u32>(ctx: &XdpContext, decide: impl FnOnce(&mut XdpFrame, &Ma
             if MODE == LIVE {
                 // The agent reads the numbers. With the level at 0, as it is loaded unless it was asked for, the verifier
                 // removes all of this.
-                debug!(ctx, "{} {} {}", verdict.reason as u32, verdict.service, maps.ingress());
+                // The macro takes references. To the verdict itself they would keep it on the stack, and what LLVM writes there
+                // at once the verifier does not always take.
+                let (mut reason, service) = (verdict.reason as u64, verdict.service);
+                // SAFETY: moves a register to itself.
+                unsafe { asm!("{0} = {0}", inout(reg) reason, options(nomem, nostack, preserves_flags)) };
+                debug!(ctx, "{} {} {}", reason as u32, service, maps.ingress());
             }
             XDP_DROP
         }
+        Fate::Forward if verdict.egress == maps.ingress() => XDP_TX,
         // `Tables::send` has told the kernel where to.
         Fate::Forward => XDP_REDIRECT,
     }

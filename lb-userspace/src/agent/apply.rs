@@ -30,7 +30,11 @@ pub(crate) fn stretches(steps: &[Step]) -> impl Iterator<Item = &[Step]> {
     let takes = |step: &Step| {
         matches!(
             step,
-            Step::RemoveService { .. } | Step::RemoveReverse { .. } | Step::ForgetFlows { .. } | Step::Grace
+            Step::RemoveService { .. }
+                | Step::RemoveReverse { .. }
+                | Step::RemoveVip { .. }
+                | Step::ForgetFlows { .. }
+                | Step::Grace
         )
     };
     steps.chunk_by(move |one, next| !takes(one) && !takes(next))
@@ -77,6 +81,10 @@ fn one_stretch(tables: &mut Tables, steps: &[Step]) -> Result<(), ApplyError> {
             }
             Step::RemoveReverse { key, .. } => {
                 tables.reverse.remove(key);
+            }
+            Step::Vip { entry, .. } => tables.vips.put(entry)?,
+            Step::RemoveVip { key, .. } => {
+                tables.vips.remove(key);
             }
             Step::Grace => tables.grace.synchronize(),
             Step::ZeroReasons { .. }

@@ -246,6 +246,7 @@ impl Core {
             tracking: service.tracking.to_string(),
             encap_checksum: service.encap_checksum.to_string(),
             idle_timeout_s: service.idle_timeout.as_secs(),
+            echo: service.echo,
             ring_size: service.ring_size,
             check: service.check.as_ref().map(spec::format),
             state,

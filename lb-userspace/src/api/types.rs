@@ -75,6 +75,8 @@ pub struct ServiceView {
     pub encap_checksum: String,
     /// How long a silent flow is remembered, seconds.
     pub idle_timeout_s: u64,
+    /// Whether pings of its address are answered.
+    pub echo: bool,
     /// Slots of its ring.
     pub ring_size: u32,
     /// Its check in one line, `http:/healthz,interval=2s`; absent: backends count as up.

@@ -98,6 +98,9 @@ struct Options {
     /// Whether outer headers of mode gue have a checksum
     #[arg(long, value_name = "none|udp", value_parser = word::<EncapChecksum>)]
     encap_checksum: Option<String>,
+    /// Whether pings of the address are answered
+    #[arg(long, value_name = "true|false")]
+    echo: Option<bool>,
     /// Slots of the ring: a prime like 16381
     #[arg(long, value_name = "N")]
     ring_size: Option<u32>,
@@ -134,6 +137,7 @@ impl Options {
             ("idle-timeout", self.idle_timeout),
             ("tracking", self.tracking),
             ("encap-checksum", self.encap_checksum),
+            ("echo", self.echo.map(|answered| answered.to_string())),
             ("ring-size", self.ring_size.map(|size| size.to_string())),
         ];
         let named = named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.into())));
@@ -177,6 +181,11 @@ pub(super) async fn run(session: &mut Session, command: ServiceCommand) -> Resul
                 body.get("ring-size").and_then(Value::as_str).and_then(|s| s.parse::<i64>().ok())
             {
                 body.insert("ring-size".into(), size.into());
+            }
+            if let Some(answered) =
+                body.get("echo").and_then(Value::as_str).and_then(|s| s.parse::<bool>().ok())
+            {
+                body.insert("echo".into(), answered.into());
             }
             body.insert("name".into(), args.name.into());
             body.entry("listen").or_insert_with(|| args.listen.into());
@@ -248,6 +257,7 @@ async fn show(session: &mut Session, name: &str) -> Result<()> {
         ("announce", &announced),
         ("idle-timeout", &idle),
         ("tracking", &service.tracking),
+        ("echo", &service.echo.to_string()),
         ("ring-size", &service.ring_size.to_string()),
     ] {
         out.line(format_args!("  {key:<13} {value}"))?;
@@ -267,7 +277,15 @@ async fn show(session: &mut Session, name: &str) -> Result<()> {
 pub(super) fn services_table(services: &[ServiceView], wide: bool) -> Table {
     let mut headings = vec!["SERVICE", "LISTEN", "MODE", "STATE", "UP>", "DRAINING>", "CHECK"];
     if wide {
-        headings.extend(["SCHEDULER", "ON-DOWN", "ANNOUNCE", "TRACKING", "IDLE-TIMEOUT-S>", "RING-SIZE>"]);
+        headings.extend([
+            "SCHEDULER",
+            "ON-DOWN",
+            "ANNOUNCE",
+            "TRACKING",
+            "ECHO",
+            "IDLE-TIMEOUT-S>",
+            "RING-SIZE>",
+        ]);
     }
     headings.push("REASON");
     let mut table = table(&headings);
@@ -294,6 +312,7 @@ pub(super) fn services_table(services: &[ServiceView], wide: bool) -> Table {
                 Cell::new(&service.on_down),
                 Cell::new(&service.announce),
                 Cell::new(&service.tracking),
+                Cell::new(service.echo),
                 Cell::new(service.idle_timeout_s),
                 Cell::new(service.ring_size),
             ]);

@@ -59,8 +59,7 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
         select(OnDown::ALL),
         select(Announce::ALL),
         select(Tracking::ALL),
-        select(EncapChecksum::ALL),
-        select(maglev::SIZES.as_slice()),
+        (select(EncapChecksum::ALL), any::<bool>(), select(maglev::SIZES.as_slice())),
     );
     let backends = vec((1_u8..=250, 1_u16.., 0..=Backend::MAX_WEIGHT, admin()), 0..6);
     let name = "[a-zA-Z0-9][a-zA-Z0-9._-]{0,20}";
@@ -69,7 +68,7 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
             name,
             v6,
             port,
-            (protocol, mode, on_down, announce, tracking, encap_checksum, ring_size),
+            (protocol, mode, on_down, announce, tracking, (encap_checksum, echo, ring_size)),
             check,
             idle,
             backends,
@@ -96,6 +95,7 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
                 idle_timeout: Duration::from_secs(idle),
                 tracking,
                 encap_checksum,
+                echo,
                 ring_size,
                 backends: backends.collect(),
             }

@@ -105,7 +105,7 @@ pub enum Change {
 }
 
 /// Keys of [`Change::SetService`].
-pub const SERVICE_OPTIONS: [&str; 10] = [
+pub const SERVICE_OPTIONS: [&str; 11] = [
     "listen",
     "mode",
     "scheduler",
@@ -114,6 +114,7 @@ pub const SERVICE_OPTIONS: [&str; 10] = [
     "idle-timeout",
     "tracking",
     "encap-checksum",
+    "echo",
     "ring-size",
     "check",
 ];

@@ -41,6 +41,7 @@ pub(super) struct Typed {
     idle_timeout: Option<Duration>,
     tracking: Option<Tracking>,
     encap_checksum: Option<EncapChecksum>,
+    echo: Option<bool>,
     ring_size: Option<u32>,
     /// Outer: something was said. Inner: it was not `none`.
     check: Option<Option<Check>>,
@@ -120,6 +121,7 @@ pub(super) fn options(subject: &str, options: Options<'_>, path: &Path, out: &mu
         idle_timeout: judge.duration("idle-timeout", options.idle_timeout, IDLE),
         tracking: judge.word("tracking", options.tracking),
         encap_checksum: judge.word("encap-checksum", options.encap_checksum),
+        echo: options.echo,
         ring_size: options.ring_size.and_then(|size| ring_size(&mut judge, size)),
         check: None,
     };
@@ -201,6 +203,7 @@ pub(super) fn service(
             .unwrap_or_else(|| listen.protocol.default_idle_timeout()),
         tracking: own.tracking.or(defaults.tracking).unwrap_or_default(),
         encap_checksum: own.encap_checksum.or(defaults.encap_checksum).unwrap_or_default(),
+        echo: own.echo.or(defaults.echo).unwrap_or(true),
         ring_size: own.ring_size.or(defaults.ring_size).unwrap_or(maglev::DEFAULT_SIZE),
         // Built anew from what is sorted, its nodes are full: there may be a hundred thousand backends.
         backends: backends.into_iter().collect(),

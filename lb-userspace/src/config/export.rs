@@ -57,6 +57,7 @@ pub fn service(service: &Service) -> file::Service {
         idle_timeout: (idle != service.listen.protocol.default_idle_timeout()).then(|| duration(idle)),
         tracking: unless_default(service.tracking),
         encap_checksum: unless_default(service.encap_checksum),
+        echo: (!service.echo).then_some(false),
         ring_size: (ring_size != maglev::DEFAULT_SIZE).then_some(i64::from(ring_size)),
         check: service.check.as_ref().map(|check| file::Check::Table(check_table(check))),
         backend: service.backends.values().map(backend).collect(),

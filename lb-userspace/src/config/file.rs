@@ -87,6 +87,9 @@ pub struct Defaults {
     /// See [`Service::encap_checksum`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encap_checksum: Option<String>,
+    /// See [`Service::echo`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub echo: Option<bool>,
     /// See [`Service::ring_size`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ring_size: Option<i64>,
@@ -124,6 +127,9 @@ pub struct Service {
     /// `none` or `udp`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encap_checksum: Option<String>,
+    /// Whether pings of its address are answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub echo: Option<bool>,
     /// One of [`lb_common::maglev::SIZES`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ring_size: Option<i64>,
@@ -247,6 +253,7 @@ pub(super) struct Options<'a> {
     pub(super) idle_timeout: Option<&'a str>,
     pub(super) tracking: Option<&'a str>,
     pub(super) encap_checksum: Option<&'a str>,
+    pub(super) echo: Option<bool>,
     pub(super) ring_size: Option<i64>,
     pub(super) check: Option<&'a Check>,
 }
@@ -264,6 +271,7 @@ macro_rules! options {
                     idle_timeout: self.idle_timeout.as_deref(),
                     tracking: self.tracking.as_deref(),
                     encap_checksum: self.encap_checksum.as_deref(),
+                    echo: self.echo,
                     ring_size: self.ring_size,
                     check: self.check.as_ref(),
                 }

@@ -60,12 +60,23 @@ const IDLE_TIMEOUT: Key =
     Key("idle-timeout", Type::Text, r#"a duration with a unit, in quotes: idle-timeout = "15m""#);
 const TRACKING: Key = Key("tracking", Type::Text, r#"tracking = "adaptive""#);
 const ENCAP_CHECKSUM: Key = Key("encap-checksum", Type::Text, r#"encap-checksum = "udp""#);
+const ECHO: Key = Key("echo", Type::Flag, "echo = false");
 const RING_SIZE: Key = Key("ring-size", Type::Number, "ring-size = 16381");
 const SERVICE_CHECK: Key =
     Key("check", Type::TextOrTable(CHECK), r#"[service.check] with kind = "http", or check = "http:/""#);
 
-const DEFAULTS: &[Key] =
-    &[MODE, SCHEDULER, ON_DOWN, ANNOUNCE, IDLE_TIMEOUT, TRACKING, ENCAP_CHECKSUM, RING_SIZE, SERVICE_CHECK];
+const DEFAULTS: &[Key] = &[
+    MODE,
+    SCHEDULER,
+    ON_DOWN,
+    ANNOUNCE,
+    IDLE_TIMEOUT,
+    TRACKING,
+    ENCAP_CHECKSUM,
+    ECHO,
+    RING_SIZE,
+    SERVICE_CHECK,
+];
 
 const SERVICE: &[Key] = &[
     Key("name", Type::Text, r#"name = "web""#),
@@ -77,6 +88,7 @@ const SERVICE: &[Key] = &[
     IDLE_TIMEOUT,
     TRACKING,
     ENCAP_CHECKSUM,
+    ECHO,
     RING_SIZE,
     SERVICE_CHECK,
     Key("backend", Type::Tables(BACKEND), "[[service.backend]], with two brackets, once for each backend"),
@@ -252,6 +264,7 @@ mod tests {
             idle_timeout: text(),
             tracking: text(),
             encap_checksum: text(),
+            echo: Some(true),
             ring_size: Some(1),
             check: Some(file::Check::Table(check.clone())),
             backend: vec![backend],
@@ -265,6 +278,7 @@ mod tests {
             idle_timeout: text(),
             tracking: text(),
             encap_checksum: text(),
+            echo: Some(true),
             ring_size: Some(1),
             check: Some(file::Check::Table(check)),
         };

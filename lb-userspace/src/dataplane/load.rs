@@ -198,7 +198,9 @@ fn check_maps(
     let mut found = Found { existing: 0, entries: BTreeMap::new(), missing: Vec::new(), kept: Vec::new() };
     for (name, needed) in needed {
         let path = pins.map(name);
-        let asked = chosen.get(name).copied();
+        // No more addresses than services: they are of one size, of which one of them tells.
+        let tells = *name != names::VIPS;
+        let asked = chosen.get(if tells { *name } else { names::SERVICES }).copied();
         let entries = if path.exists() {
             let info = MapInfo::from_pin(&path).map_err(look(&path))?;
             let layout = Layout::of(&info).map_err(look(&path))?;
@@ -206,7 +208,7 @@ fn check_maps(
             layout::compare(name, &path, layout, *needed, asked.is_some())?;
             found.existing += 1;
             let has = layout.max_entries;
-            if let Some(asked) = asked.filter(|asked| *asked != has) {
+            if let Some(asked) = asked.filter(|asked| tells && *asked != has) {
                 found.kept.push(KeptSize { table: name, asked, has });
             }
             has
@@ -255,8 +257,8 @@ fn load_programs(pins: &Pins, found: &Found, log_drops: bool) -> Result<Ebpf, Op
     let direct = super::direct::open(pins, entries)?;
     let mut object = object::bytes()?.to_vec();
     super::direct::relocate(&mut object, &direct).map_err(object::ObjectError::Tables)?;
-    let masks =
-        [names::SERVICES, names::REVERSE, names::NEIGHBOURS].map(|name| entries(name).wrapping_sub(1));
+    let masks = [names::SERVICES, names::REVERSE, names::NEIGHBOURS, names::VIPS]
+        .map(|name| entries(name).wrapping_sub(1));
     let mut loader = EbpfLoader::new();
     for (name, entries) in &found.entries {
         loader.map_pin_path(name, pins.map(name)).map_max_entries(name, *entries);
@@ -270,7 +272,8 @@ fn load_programs(pins: &Pins, found: &Found, log_drops: bool) -> Result<Ebpf, Op
         .override_global("SERVICE_MASK", &masks[0], true)
         .override_global("REVERSE_MASK", &masks[1], true)
         .override_global("NEIGHBOUR_MASK", &masks[2], true)
-        .override_global("BACKEND_COUNT", &backends, true);
+        .override_global("BACKEND_COUNT", &backends, true)
+        .override_global("VIP_MASK", &masks[3], true);
     let mut ebpf = loader.load(&object).map_err(|e| Box::new(LoadError::new(e)))?;
     for name in names::PROGRAMS {
         load_one(&mut ebpf, name).map_err(Box::new)?;

@@ -4,8 +4,8 @@ use std::io;
 
 use aya::maps::{Map, MapData, MapError};
 use lb_common::abi::{
-    BackendEntry, NeighbourEntry, Plain, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, direct,
-    names,
+    BackendEntry, NeighbourEntry, Plain, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings,
+    VipEntry, direct, names,
 };
 use std::os::fd::AsFd;
 
@@ -133,6 +133,7 @@ impl Maps {
         let settings = SettingsTable::new(self.region::<Settings>(names::SETTINGS, true)?);
         Ok(Tables {
             services: TwoChoice::new(self.region::<ServiceEntry>(names::SERVICES, true)?, grace()),
+            vips: TwoChoice::new(self.region::<VipEntry>(names::VIPS, true)?, grace()),
             reverse: Reverse::new(
                 TwoChoice::new(self.region::<ReverseEntry>(names::REVERSE, true)?, grace()),
                 self.region(names::FILTER, true)?,

@@ -12,7 +12,7 @@ mod routes;
 mod settings;
 mod two_choice;
 
-use lb_common::abi::{NeighbourEntry, ServiceEntry, limits};
+use lb_common::abi::{NeighbourEntry, ServiceEntry, VipEntry, limits};
 
 use super::Sizes;
 pub use backends::Backends;
@@ -29,6 +29,8 @@ pub use two_choice::{Entry, Full, TwoChoice};
 pub struct Tables {
     /// What listens where.
     pub services: TwoChoice<ServiceEntry>,
+    /// Addresses that answer echo requests.
+    pub vips: TwoChoice<VipEntry>,
     /// The way back from NAT backends.
     pub reverse: Reverse,
     /// MAC addresses of on-link clients. Without an entry the program asks the kernel: a full table costs time only.
@@ -51,6 +53,7 @@ impl Tables {
         let settings = SettingsTable::new(Region::on_heap("SETTINGS", 1));
         Self {
             services: TwoChoice::new(Region::on_heap("SERVICES", sizes.services), Grace::None),
+            vips: TwoChoice::new(Region::on_heap("VIPS", sizes.services), Grace::None),
             reverse: Reverse::new(
                 TwoChoice::new(Region::on_heap("REVERSE", sizes.reverse), Grace::None),
                 Region::on_heap("FILTER", 1),

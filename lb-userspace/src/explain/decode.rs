@@ -1,27 +1,33 @@
 //! A frame → the line that people read: who to whom, and what else of it matters to a balancer.
 
 use super::packet::protocol_name;
-use etherparse::{LinkSlice, NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{IpNumber, LinkSlice, NetSlice, SlicedPacket, TransportSlice};
 use std::net::IpAddr;
+
+/// Where packets inside UDP are sent to.
+const GUE_PORT: u16 = u16::from_be(lb_common::encap::GUE_PORT);
 
 /// Says what a frame is, in a line. Never fails: what cannot be read is said.
 pub fn line(frame: &[u8]) -> String {
-    let packet = match SlicedPacket::from_ethernet(frame) {
-        Ok(packet) => packet,
-        Err(error) => return format!("not readable: {error}, {} bytes", frame.len()),
-    };
-    let mut tail = vec![format!("{} bytes", frame.len())];
+    match SlicedPacket::from_ethernet(frame) {
+        Ok(packet) => described(&packet, frame.len()),
+        Err(error) => format!("not readable: {error}, {} bytes", frame.len()),
+    }
+}
+
+fn described(packet: &SlicedPacket<'_>, length: usize) -> String {
+    let mut tail = vec![format!("{length} bytes")];
     if let Some(LinkSlice::Ethernet2(ethernet)) = &packet.link {
         tail.push(format!("to {}", mac(ethernet.destination())));
     }
-    let (source, destination, ttl, protocol) = match &packet.net {
+    let (source, destination, ttl, payload) = match &packet.net {
         Some(NetSlice::Ipv4(ip)) => {
             let header = ip.header();
             (
                 IpAddr::from(header.source_addr()),
                 IpAddr::from(header.destination_addr()),
                 header.ttl(),
-                ip.payload().ip_number,
+                ip.payload(),
             )
         }
         Some(NetSlice::Ipv6(ip)) => {
@@ -30,7 +36,7 @@ pub fn line(frame: &[u8]) -> String {
                 IpAddr::from(header.source_addr()),
                 IpAddr::from(header.destination_addr()),
                 header.hop_limit(),
-                ip.payload().ip_number,
+                ip.payload(),
             )
         }
         Some(NetSlice::Arp(_)) => return format!("arp, {}", tail.join(", ")),
@@ -56,9 +62,23 @@ pub fn line(frame: &[u8]) -> String {
         }
         Some(TransportSlice::Udp(udp)) => {
             let ends = (end(source, udp.source_port()), end(destination, udp.destination_port()));
-            format!("udp {} → {}, {}", ends.0, ends.1, tail.join(", "))
+            let inside = (udp.destination_port() == GUE_PORT).then(|| inside(udp.payload()));
+            format!("udp {} → {}, {}{}", ends.0, ends.1, tail.join(", "), inside.unwrap_or_default())
         }
-        _ => format!("{} {source} → {destination}, {}", protocol_name(protocol), tail.join(", ")),
+        _ => {
+            let is_tunnel = matches!(payload.ip_number, IpNumber::IPV4 | IpNumber::IPV6);
+            let inside = if is_tunnel { inside(payload.payload) } else { String::new() };
+            let name = protocol_name(payload.ip_number);
+            format!("{name} {source} → {destination}, {}{inside}", tail.join(", "))
+        }
+    }
+}
+
+/// What a packet carries that is around another one.
+fn inside(packet: &[u8]) -> String {
+    match SlicedPacket::from_ip(packet) {
+        Ok(inner) => format!("; inside: {}", described(&inner, packet.len())),
+        Err(_) => String::new(),
     }
 }
 
@@ -98,5 +118,23 @@ mod tests {
         let mut unknown = [0; 60];
         unknown[12..14].copy_from_slice(&[0x88, 0xcc]);
         assert!(line(&unknown).starts_with("not IP, 60 bytes"));
+    }
+
+    #[test]
+    fn packets_inside_others_are_seen() {
+        use lb_common::encap::{Kind, Outer, wrap};
+        let [client, vip] = ["198.51.100.7:40000", "192.0.2.10:443"].map(|text| text.parse().unwrap());
+        let tuple = Tuple { protocol: Protocol::Tcp, source: client, destination: vip, flags: Flags::SYN };
+        let settings = lb_common::abi::Settings { source4: 0x0100_000a, ..Default::default() };
+        for (kind, start) in [(Kind::Ipip, "10.0.0.1 → 10.0.0.2"), (Kind::Gue, "→ 10.0.0.2:6080")] {
+            let mut frame = frame(&tuple).unwrap();
+            let dst = IpAddr::from([10, 0, 0, 2]).into();
+            let macs = (&[2; 12]).into();
+            let outer = Outer { kind, dst: &dst, macs, mtu: 1500, checksum: false, hash: 7 };
+            wrap(&mut frame, 0, &outer, &settings).unwrap();
+            let line = line(&frame);
+            let inside = "; inside: tcp 198.51.100.7:40000 → 192.0.2.10:443 [syn]";
+            assert!(line.contains(start) && line.contains(inside), "{line}");
+        }
     }
 }

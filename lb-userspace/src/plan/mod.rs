@@ -10,6 +10,7 @@ mod service;
 mod step;
 #[cfg(test)]
 mod tests;
+mod vip;
 
 pub use ring::{RingCache, Share};
 pub(crate) use service::key;
@@ -142,6 +143,8 @@ fn plan_these<'a>(
     let mut plan = Plan::default();
     let mut allocator = Allocator::new(tables, observed.sizes);
     let installed: BTreeMap<u32, _> = tables.services.iter().map(|entry| (entry.id, entry)).collect();
+    vip::remove(&mut plan, desired, observed, tables);
+    let silenced = plan.steps.len();
     let known = |name: &str| observed.ids.get(name).and_then(|id| installed.get(id)).copied();
 
     // Services that are gone make room first.
@@ -154,7 +157,7 @@ fn plan_these<'a>(
             allocator.release(entry);
         }
     }
-    if !plan.steps.is_empty() {
+    if plan.steps.len() > silenced {
         plan.steps.push(Step::Grace);
     }
     rings.retain(|name| desired.services.contains_key(name));
@@ -166,6 +169,7 @@ fn plan_these<'a>(
         let entry = known(&wanted.name);
         gone.extend(service::reconcile(&mut plan, wanted, entry, observed, tables, &mut allocator, rings)?);
     }
+    vip::put(&mut plan, desired, tables);
     if !gone.is_empty() {
         // Once for all of them: then nobody counts for them any more, and their places may be given out.
         plan.steps.push(Step::Grace);

@@ -1,6 +1,6 @@
 //! What the agent may do to the tables: data, so that a dry run prints it and a test compares it.
 
-use lb_common::abi::{BackendEntry, Key, ReverseEntry, ServiceEntry};
+use lb_common::abi::{BackendEntry, Key, ReverseEntry, ServiceEntry, VipEntry};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -93,6 +93,20 @@ pub enum Step {
         /// The backend.
         key: Key,
     },
+    /// An address answers echo requests.
+    Vip {
+        /// For which service.
+        service: String,
+        /// What it holds from now on.
+        entry: VipEntry,
+    },
+    /// An address answers echo requests no more.
+    RemoveVip {
+        /// For which service it did, if it is known.
+        service: Option<String>,
+        /// The address.
+        key: Key,
+    },
     /// Everybody who may still read what was taken out is waited for.
     Grace,
 }
@@ -154,6 +168,12 @@ impl fmt::Display for Step {
             }
             Self::RemoveReverse { service, key } => {
                 write!(f, "{}: replies of {} are foreign from now on", name(service), IpAddr::from(key.addr))
+            }
+            Self::Vip { service, entry } => {
+                write!(f, "{service}: pings of {} are answered", IpAddr::from(entry.key.addr))
+            }
+            Self::RemoveVip { service, key } => {
+                write!(f, "{}: pings of {} are passed on", name(service), IpAddr::from(key.addr))
             }
             Self::Grace => write!(f, "packets under way are waited for"),
         }

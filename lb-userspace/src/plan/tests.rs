@@ -1,5 +1,7 @@
 //! Plans carried out on tables in memory: they converge, move no more than they must, and keep what is shared apart.
 
+mod vips;
+
 use super::step::Why;
 use super::*;
 use crate::agent::touched::Touched;
@@ -64,6 +66,7 @@ fn service(name: &str, port: u16, mode: Mode) -> Service {
         idle_timeout: Duration::from_secs(900),
         tracking: Tracking::Adaptive,
         encap_checksum: EncapChecksum::None,
+        echo: true,
         ring_size: 251,
         backends: BTreeMap::new(),
     }
@@ -182,9 +185,9 @@ fn a_new_service_appears_whole() {
     let mut machine = machine();
     let plan = machine.set(with(service("web", 80, Mode::Nat), [1, 2, 3]));
     assert!(
-        matches!(plan.steps.last(), Some(Step::Service { new: true, .. })),
+        matches!(&plan.steps[..], [.., Step::Service { new: true, .. }, Step::Vip { .. }]),
         "visible last: {:?}",
-        plan.steps.last()
+        plan.steps.last_chunk::<2>()
     );
     assert_eq!(plan.moves["web"], Moves { moved: 251, slots: 251 });
     assert!(machine.slots("web").iter().all(|s| s.settled() && !s.tracked()));

@@ -88,6 +88,7 @@ fn view(service: &Service) -> ServiceView {
         tracking: service.tracking.to_string(),
         encap_checksum: service.encap_checksum.to_string(),
         idle_timeout_s: service.idle_timeout.as_secs(),
+        echo: service.echo,
         ring_size: service.ring_size,
         check: service.check.as_ref().map(config::spec::format),
         state: if backends.is_empty() { ServiceState::Empty } else { ServiceState::Ok },

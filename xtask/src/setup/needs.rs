@@ -94,7 +94,7 @@ const NEEDS: &[Need] = &[
         group: Group::Build,
         thing: Thing::Program("c++"),
         name: "a C++ compiler",
-        why: "links Rust programs, and LLVM into bpf-linker",
+        why: "links Rust programs, and LLVM into bpf-linker; compiles libFuzzer",
         remedy: Remedy::Packages(&["build-essential"]),
     },
     Need {
@@ -121,6 +121,8 @@ const NEEDS: &[Need] = &[
     tool("nginx", "a real web server as backend", &["nginx-light|nginx"]),
     tool("curl", "a real client", &["curl"]),
     tool("iperf3", "bulk traffic in both directions", &["iperf3"]),
+    tool("ping", "asks whether an address answers", &["iputils-ping"]),
+    tool("traceroute", "finds the routers on a way", &["traceroute"]),
     tool("ip", "shows the lab to people when a test fails", &["iproute2"]),
     tool("ethtool", "switches off the offloads that hide checksum mistakes", &["ethtool"]),
     tool("sysctl", "forwarding and reverse-path settings of a namespace", &["procps"]),

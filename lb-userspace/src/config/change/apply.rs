@@ -178,6 +178,16 @@ fn set_service(desired: &Desired, name: &str, set: &BTreeMap<String, String>) ->
             "tracking" => shape.tracking = text,
             "encap-checksum" => shape.encap_checksum = text,
             "check" => shape.check = Some(file::Check::Spec(value.clone())),
+            "echo" => {
+                let answered = value.parse().map_err(|_| {
+                    Refusal::new(
+                        Code::Invalid,
+                        format!("echo \"{value}\" is neither true nor false"),
+                        "write true or false",
+                    )
+                })?;
+                shape.echo = Some(answered);
+            }
             "ring-size" => {
                 let size = value.parse().map_err(|_| {
                     Refusal::new(

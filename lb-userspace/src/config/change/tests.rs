@@ -141,6 +141,9 @@ fn services_are_set() {
     assert_eq!(done(&checked, set("web", "check", "none")).desired, desired);
     refused(&desired, set("web", "ring-size", "509"), Code::Conflict, &["ring-size"]);
     refused(&desired, set("web", "ring-size", "many"), Code::Invalid, &["not a number"]);
+    assert!(!apply(&desired, set("web", "echo", "true")).unwrap().changed, "as it is unless it is said");
+    assert!(!apply(&desired, set("web", "echo", "false")).unwrap().desired.services["web"].echo);
+    refused(&desired, set("web", "echo", "no"), Code::Invalid, &["neither true nor false"]);
     refused(&desired, set("web", "mode", "l2"), Code::Invalid, &["another port"]);
     refused(&desired, set("web", "mode", "snat"), Code::Invalid, &["not available in this version"]);
     refused(&desired, set("web", "name", "x"), Code::Invalid, &["cannot change its name"]);
