@@ -53,7 +53,8 @@ fn decide<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
         Kind::Whole => Parsed::NotOurs(Reason::Fragment),
     };
     let verdict = pipeline::flow(&mut frame, tables, parsed);
-    if matches!(at.kind, Kind::First) && verdict.reason.fate() != Fate::Forward {
+    // What went on is on its way to a backend.
+    if matches!(at.kind, Kind::First) && verdict.reason.fate() != Fate::Forward && !tables.went_on() {
         forget(&frame, tables, at);
     }
     verdict

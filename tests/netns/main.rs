@@ -5,6 +5,7 @@ mod announce;
 mod changes;
 mod churn;
 mod encap;
+mod fragments;
 mod icmp;
 mod neighbours;
 mod pair;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lb_common::abi::names;
 use lb_common::reason::{Fate, Reason};
-use lb_tests::fragments::cut;
+use lb_tests::fragments;
 use lb_tests::icmp::{Failure, Ping};
 
 use crate::detours::{CUSTOMER, SERVICE, options, tag};
@@ -36,9 +36,10 @@ fn rows() -> Vec<Row> {
         frame.truncate(frame.len() - 1);
         frame
     };
-    let fragments = |n: usize, size| {
-        let cut = |name| cut(&served(name).request().carrying(vec![7; 100]).build(), 5, size).remove(n);
-        ["tcp4-nat", "udp4-nat", "tcp6-nat"].map(cut).to_vec()
+    let fragment_of = |n: usize, size| {
+        let part =
+            |name| fragments::cut(&served(name).request().carrying(vec![7; 100]).build(), 5, size).remove(n);
+        ["tcp4-nat", "udp4-nat", "tcp6-nat"].map(part).to_vec()
     };
     vec![
         ("TCP or UDP to a service", both(&|frame| frame)),
@@ -75,16 +76,16 @@ fn rows() -> Vec<Row> {
                 .to_vec(),
         ),
         ("other ICMP, ICMPv6", vec![ping(false), ping(true)]),
-        ("the first fragment of a datagram to a service", fragments(0, SIZE)),
-        ("the other fragments of it", fragments(1, SIZE)),
+        ("the first fragment of a datagram to a service", fragment_of(0, SIZE)),
+        ("the other fragments of it", fragment_of(1, SIZE)),
         (
             "a fragment before its first one, or of a datagram that is not ours",
             vec![fragment(100, false), fragment(100, true)],
         ),
-        ("a fragment over bytes of its first one", fragments(1, 16)),
+        ("a fragment over bytes of its first one", fragment_of(1, 16)),
         (
             "a first fragment without a whole TCP header",
-            vec![fragments(0, 16).remove(0), fragments(0, 8).remove(2)],
+            vec![fragment_of(0, 16).remove(0), fragment_of(0, 8).remove(2)],
         ),
         ("another protocol, tunnels too", vec![carrying(false, 4), carrying(true, 47)]),
         ("TCP or UDP to another address or port", vec![elsewhere("tcp4-nat"), elsewhere("tcp6-nat")]),

@@ -91,6 +91,9 @@ pub fn iperf(ns: &Namespace, arguments: &[&str]) -> u64 {
     report["end"]["sum_received"]["bytes"].as_u64().unwrap_or_else(|| panic!("{}", ran.stdout))
 }
 
+/// The longest datagram.
+const LONGEST: usize = 65_535;
+
 /// Answers datagrams with its name in front of what was asked, until the process ends.
 pub struct Echo {
     /// Its name.
@@ -110,7 +113,7 @@ impl Echo {
         let asked = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&asked);
         std::thread::spawn(move || {
-            let mut buffer = [0; 2048];
+            let mut buffer = vec![0; LONGEST];
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
                 counter.fetch_add(1, Ordering::Relaxed);
                 let _ = socket.send_to(&[name.as_bytes(), &buffer[..length]].concat(), from);
@@ -139,7 +142,7 @@ pub fn ask(ns: &Namespace, target: &str, question: &[u8]) -> Vec<u8> {
     let socket = ns.run(|| UdpSocket::bind(any)).unwrap().unwrap();
     socket.connect(target).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; LONGEST];
     let mut answer = Vec::new();
     wait::until("an answer to a datagram", PATIENCE, || {
         socket.send(question).is_ok()

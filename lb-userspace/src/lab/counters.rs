@@ -12,11 +12,6 @@ impl Namespace {
     /// The kernel's counters cannot be read.
     pub fn checksum_errors(&self) -> Result<u64> {
         self.run(|| {
-            // `/proc/net` is `/proc/self/net`: the namespace of the main thread, not of this one.
-            let read = |file: &str| {
-                let path = format!("/proc/thread-self/net/{file}");
-                std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
-            };
             let (snmp, snmp6, netstat) = (read("snmp")?, read("snmp6")?, read("netstat")?);
             // TCP counts both families in one row; UDP has a file for each.
             Ok(two_lines(&snmp, "Tcp:", "InCsumErrors").context("no Tcp InCsumErrors in snmp")?
@@ -26,6 +21,26 @@ impl Namespace {
                 + one_line(&snmp6, "Udp6InCsumErrors").context("no Udp6InCsumErrors in snmp6")?)
         })?
     }
+
+    /// Datagrams that this namespace could not put together since it was made, because fragments were missing or did not
+    /// fit: IPv4 and IPv6.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's counters cannot be read.
+    pub fn reassembly_failures(&self) -> Result<u64> {
+        self.run(|| {
+            let (snmp, snmp6) = (read("snmp")?, read("snmp6")?);
+            Ok(two_lines(&snmp, "Ip:", "ReasmFails").context("no Ip ReasmFails in snmp")?
+                + one_line(&snmp6, "Ip6ReasmFails").context("no Ip6ReasmFails in snmp6")?)
+        })?
+    }
+}
+
+/// A file of counters of this thread's namespace: `/proc/net` is `/proc/self/net`, that of the main thread.
+fn read(file: &str) -> Result<String> {
+    let path = format!("/proc/thread-self/net/{file}");
+    std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
 }
 
 /// A value of the form of `/proc/net/snmp`: a line of names, then a line of values, both behind the same word.
