@@ -9,6 +9,7 @@ use etherparse::{
 };
 use lb_common::abi::names;
 use lb_common::reason::Reason;
+use lb_tests::fragments::cut;
 use lb_tests::frame::{FROM_CLIENT, Flow, Macs, get, put};
 use lb_userspace::model::{Backend, EncapChecksum, Mode};
 use lb_userspace::plan::NextHop;
@@ -125,6 +126,19 @@ fn every_pair(test: impl Fn(&mut Lab<'_>, &Served, bool) + Sync) {
                     test(lab, &served, v6);
                 }
             }
+        }
+    });
+}
+
+#[test]
+fn fragments_travel_whole_inside_others_as_one_flow() {
+    every_pair(|lab, served, v6| {
+        let parts = cut(&served.request().data().carrying(vec![7; 2000]).build(), 5, 800);
+        let varied = Varied::of(&sent(lab, &parts[0]), served.mode, v6);
+        for part in parts {
+            let out = around(&part, served, 0, varied);
+            lab.case(format!("{} {}: a fragment", served.name, served.mode), part)
+                .expect(forwarded(served, &out));
         }
     });
 }

@@ -211,7 +211,7 @@ fn part(offset: u16, more: bool, carried: usize) -> Result<bool, Opinion> {
         return Ok(false);
     }
     // RFC 8200, section 4.5: what is cut off elsewhere than between units, or makes too much, is discarded.
-    if carried == 0 || more && carried % 8 != 0 || units * 8 + carried > 65535 {
+    if carried == 0 || more && !carried.is_multiple_of(8) || units * 8 + carried > 65535 {
         return Err(Opinion::Malformed(Reason::MalformedIp));
     }
     if units == 0 { Ok(true) } else { Err(Opinion::NotOurs(Reason::Fragment)) }

@@ -31,7 +31,7 @@ impl Kind {
             return Ok(Self::Whole);
         }
         let end = start as u32 * UNIT + carried as u32;
-        if carried == 0 || end > LONGEST || more && carried as u32 % UNIT != 0 {
+        if carried == 0 || end > LONGEST || more && !(carried as u32).is_multiple_of(UNIT) {
             return Err(Reason::MalformedIp);
         }
         Ok(if start == 0 { Self::First } else { Self::Later })

@@ -343,7 +343,7 @@ pub struct ExplainView {
     /// The backend that gets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
-    /// How the backend was chosen: `ring`, `flow-table`, `embryonic` or `previous`.
+    /// How the backend was chosen: `ring`, `flow-table`, `embryonic`, `previous` or `fragment`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub how: Option<String>,
     /// The frame as it arrived.

@@ -43,6 +43,9 @@ fn described(packet: &SlicedPacket<'_>, length: usize) -> String {
         None => return format!("not IP, {}", tail.join(", ")),
     };
     tail.insert(0, format!("ttl {ttl}"));
+    if packet.is_ip_payload_fragmented() {
+        tail.push("a fragment".to_owned());
+    }
     match &packet.transport {
         Some(TransportSlice::Tcp(tcp)) => {
             let flags = [
