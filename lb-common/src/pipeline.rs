@@ -113,17 +113,17 @@ pub struct Hop {
     pub ifindex: u32,
 }
 
-/// What was decided about a packet. Aligned, for where it lies on the stack LLVM writes two fields at once, and the verifier
-/// wants such a word in its place.
+/// What was decided about a packet. Where it lies on the stack LLVM writes two fields at once, and the verifier wants such a
+/// word in its place: so the two that are written together come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(align(8))]
+#[repr(C, align(8))]
 pub struct Verdict {
-    /// Why.
-    pub reason: Reason,
     /// The service it belongs to, 0 for none.
     pub service: u32,
     /// Where it leaves, if it is forwarded.
     pub egress: u32,
+    /// Why.
+    pub reason: Reason,
 }
 
 impl Verdict {

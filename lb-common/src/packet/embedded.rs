@@ -128,6 +128,10 @@ fn in_ipv6<F: Frame + ?Sized>(frame: &F, start: usize, end: usize) -> Option<(u8
             4 => (head[1] as usize + 2) * 4,
             _ => 8,
         };
+        if at > 0x3fff {
+            return None;
+        }
+        at = frame.opaque(at);
     }
     None
 }

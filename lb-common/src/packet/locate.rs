@@ -156,6 +156,11 @@ fn in_ipv6<F: Frame + ?Sized>(frame: &F, network: usize, tags: usize) -> Result<
         if at > payload || (unit == 4 && start[1] == 0) {
             return Err(Reason::MalformedIp);
         }
+        // Eight headers at their longest.
+        if at > 0x3fff {
+            return Err(Reason::Ipv6Extension);
+        }
+        at = frame.opaque(at);
     }
     Err(Reason::Ipv6Extension)
 }

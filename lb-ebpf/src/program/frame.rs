@@ -63,6 +63,14 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn opaque(&self, number: usize) -> usize {
+        let mut number = number;
+        // SAFETY: moves a register to itself.
+        unsafe { asm!("{0} = {0}", inout(reg) number, options(nomem, nostack, preserves_flags)) };
+        number & 0x3fff
+    }
+
+    #[inline(always)]
     fn far<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
         bytes(self.start, self.end, offset)
     }
