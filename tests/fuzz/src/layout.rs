@@ -63,9 +63,14 @@ fn words(first: u8) -> usize {
 /// Bytes of an IPv6 header and its extension headers (RFC 8200, section 4, RFC 4302, section 2.2).
 fn extended(packet: &[u8]) -> usize {
     let (mut next, mut at) = (packet[6], 40);
-    while let 0 | 43 | 51 | 60 = next {
+    while let 0 | 43 | 44 | 51 | 60 = next {
         let units = usize::from(packet[at + 1]);
-        let length = if next == 51 { (units + 2) * 4 } else { (units + 1) * 8 };
+        let length = match next {
+            51 => (units + 2) * 4,
+            // A fragment that is all of its datagram (RFC 6946); that header has no length of its own.
+            44 => 8,
+            _ => (units + 1) * 8,
+        };
         (next, at) = (packet[at], at + length);
     }
     at
