@@ -9,21 +9,17 @@ use anyhow::{Context, Result, bail};
 use crate::setup::{self, BPF_TARGET, Group};
 use crate::shell::{cargo, root, run as run_command, succeeds, text};
 use crate::toolchain::flags;
-use crate::{fuzz, test, tidy};
+use crate::{test, tidy};
 
 type Step = fn() -> Result<Outcome>;
 
-/// For each target: what a change broke near its inputs is found at once, the rest takes `cargo xtask fuzz`.
-const FUZZ_SECONDS: u32 = 10;
-
-const STEPS: [(&str, Step); 9] = [
+const STEPS: [(&str, Step); 8] = [
     ("setup", || setup::run(&Group::ALL).map(passed)),
     ("format", format),
     ("lints", lints),
     ("lints of lb-ebpf", bpf_lints),
     ("documentation", documentation),
     ("tests", || test::run(None, &[]).map(passed)),
-    ("fuzzing", || fuzz::run(None, FUZZ_SECONDS).map(passed)),
     ("licences and sources", licences),
     ("tidiness", || tidy::run().map(passed)),
 ];

@@ -21,6 +21,13 @@ pub fn decide(bytes: &[u8]) {
     let Some((description, frame)) = bytes.split_first_chunk::<BYTES>() else { return };
     let world = World::new(*description);
     let mut frame = frame.to_vec();
+    if let Opinion::Flow(seen) = theirs(&frame)
+        && Layout::of(&frame, &seen).is_first_of_several(&frame)
+    {
+        // What is right for a part of a datagram, the packet tests know: here it must only get through.
+        host::run(&mut frame[..], &world.tables);
+        return;
+    }
     aim(&world, &mut frame);
     let first = run(&world, &frame);
     // Nothing that the first packet left may send its repetition elsewhere.

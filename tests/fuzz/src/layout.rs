@@ -31,6 +31,27 @@ impl Layout {
         Self { network, transport, checksum, v6 }
     }
 
+    /// Whether more fragments follow it: of its segment it holds only the beginning.
+    pub(crate) fn is_first_of_several(&self, frame: &[u8]) -> bool {
+        if !self.v6 {
+            return get(frame, self.network + 6) & 0x3fff != 0;
+        }
+        let (mut next, mut at) = (frame[self.network + 6], self.network + 40);
+        while at < self.transport {
+            if next == 44 && get(frame, at + 2) & 0xfff9 != 0 {
+                return true;
+            }
+            let units = usize::from(frame[at + 1]);
+            let length = match next {
+                51 => (units + 2) * 4,
+                44 => 8,
+                _ => (units + 1) * 8,
+            };
+            (next, at) = (frame[at], at + length);
+        }
+        false
+    }
+
     /// Where the source and the destination address are.
     pub(crate) fn addresses(&self) -> [Range<usize>; 2] {
         let (source, length) = if self.v6 { (8, 16) } else { (12, 4) };
@@ -63,9 +84,14 @@ fn words(first: u8) -> usize {
 /// Bytes of an IPv6 header and its extension headers (RFC 8200, section 4, RFC 4302, section 2.2).
 fn extended(packet: &[u8]) -> usize {
     let (mut next, mut at) = (packet[6], 40);
-    while let 0 | 43 | 51 | 60 = next {
+    while let 0 | 43 | 44 | 51 | 60 = next {
         let units = usize::from(packet[at + 1]);
-        let length = if next == 51 { (units + 2) * 4 } else { (units + 1) * 8 };
+        let length = match next {
+            51 => (units + 2) * 4,
+            // A fragment that is all of its datagram (RFC 6946); that header has no length of its own.
+            44 => 8,
+            _ => (units + 1) * 8,
+        };
         (next, at) = (packet[at], at + length);
     }
     at
