@@ -7,16 +7,10 @@
 use crate::abi::decap::{DecapConfig, kinds};
 use crate::addr::{Addr, Family, UDP};
 use crate::checksum::{self, Delta, fold};
+use crate::encap::{IPV4_INSIDE, IPV6_INSIDE};
 use crate::l2::{self, Macs};
 use crate::packet::transport::UDP_LEN;
 use crate::packet::{Frame, double, eth, half, ipv4, ipv6, put_half, word};
-
-/// "More fragments" and the fragment offset, as they lie in memory.
-const FRAGMENT: u16 = 0x3fff_u16.to_be();
-/// IPv4's number as the content of another packet (RFC 2003).
-const IPV4_INSIDE: u8 = 4;
-/// IPv6's number as the content of another packet (RFC 2473).
-const IPV6_INSIDE: u8 = 41;
 
 /// The congestion field (RFC 3168, section 5).
 mod ecn {
@@ -110,7 +104,7 @@ fn outer4<F: Frame + ?Sized>(frame: &F) -> Result<Outer, Outcome> {
     if ![IPV4_INSIDE, IPV6_INSIDE, UDP].contains(&ip[9]) {
         return Err(Outcome::NotATunnel);
     }
-    if ip[0] != 0x45 || half(ip, 6) & FRAGMENT != 0 {
+    if ip[0] != 0x45 || half(ip, 6) & ipv4::FRAGMENT != 0 {
         return Err(Outcome::Unusual);
     }
     Ok(Outer {

@@ -3,7 +3,7 @@
 
 use crate::icmp;
 use crate::packet::Frame;
-use crate::packet::locate::{self, Located};
+use crate::packet::locate;
 use crate::packet::part::Kind;
 use crate::packet::tags::Untagged;
 use crate::pipeline::{self, Tables, Verdict};
@@ -14,17 +14,14 @@ use crate::stage::Stage;
 #[inline(always)]
 pub fn run<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let verdict = decide(frame, tables);
-    if tables.went_on() {
-        return verdict;
-    }
     pipeline::finish(tables, verdict)
 }
 
 #[inline(always)]
 fn decide<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
-    let at = match Located::unpack(frame.locate()) {
+    let at = match locate::found(frame) {
         Ok(at) => at,
-        Err(reason) => return Verdict::stop(0, Reason::from_number(reason).unwrap_or(Reason::Truncated)),
+        Err(reason) => return Verdict::stop(0, reason),
     };
     if !matches!(at.kind, Kind::Whole) {
         tables.go_on(Stage::Fragment);

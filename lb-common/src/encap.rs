@@ -37,9 +37,9 @@ const FIRST_SOURCE_PORT: u16 = 0xc000;
 /// Hop limit of outer packets (RFC 1700).
 const HOPS: u8 = 64;
 /// IPv4's number as the content of another packet (RFC 2003).
-const IPV4_INSIDE: u8 = 4;
+pub(crate) const IPV4_INSIDE: u8 = 4;
 /// IPv6's number as the content of another packet (RFC 2473).
-const IPV6_INSIDE: u8 = 41;
+pub(crate) const IPV6_INSIDE: u8 = 41;
 /// "Don't fragment", as it lies in memory.
 pub(crate) const DONT_FRAGMENT: u16 = 0x4000_u16.to_be();
 

@@ -33,17 +33,14 @@ use crate::select::{self, Choice, How};
 #[inline(always)]
 pub fn run<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let verdict = decide(frame, tables);
-    if tables.went_on() {
-        return verdict;
-    }
     pipeline::finish(tables, verdict)
 }
 
 #[inline(always)]
 fn decide<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
-    let at = match Located::unpack(frame.locate()) {
+    let at = match locate::found(frame) {
         Ok(at) => at,
-        Err(reason) => return Verdict::stop(0, Reason::from_number(reason).unwrap_or(Reason::Truncated)),
+        Err(reason) => return Verdict::stop(0, reason),
     };
     let mut frame = Untagged::new(frame, at.tags);
     let parsed = match at.kind {

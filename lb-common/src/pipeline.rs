@@ -137,15 +137,15 @@ impl Verdict {
 #[inline(always)]
 pub fn run<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let verdict = decide(frame, tables);
-    if tables.went_on() {
-        return verdict;
-    }
     finish(tables, verdict)
 }
 
-/// Counts: the only exit of every program.
+/// Counts, unless another program goes on: the only exit of every program.
 #[inline(always)]
 pub(crate) fn finish<T: Tables>(tables: &T, verdict: Verdict) -> Verdict {
+    if tables.went_on() {
+        return verdict;
+    }
     tables.note(|report| {
         report.reason = verdict.reason as u32;
         report.service = verdict.service;

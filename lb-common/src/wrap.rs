@@ -52,9 +52,6 @@ pub(crate) fn hand_over<F: Frame + ?Sized, T: Tables>(
 pub fn run<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let verdict = tables.hand(|hand| decide(frame, tables, hand));
     let verdict = verdict.unwrap_or(Verdict::stop(0, Reason::NoProgram));
-    if tables.went_on() {
-        return verdict;
-    }
     pipeline::finish(tables, verdict)
 }
 

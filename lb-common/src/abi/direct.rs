@@ -37,6 +37,27 @@ pub const ALL: [Direct; 8] = [
     of::<VipEntry>(names::VIPS, limits::SERVICES),
 ];
 
+/// A number that programs hold in an instruction: what a table's size is, known when they are loaded. The object only names
+/// it, as it names the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// The symbol by which programs name it.
+    pub symbol: &'static str,
+    /// The table.
+    pub table: &'static str,
+    /// What is taken off the table's number of entries.
+    pub less: u32,
+}
+
+/// All of them: sizes of the two-choice tables minus one, and the number of backends.
+pub const SIZES: [Size; 5] = [
+    Size { symbol: "SERVICE_MASK", table: names::SERVICES, less: 1 },
+    Size { symbol: "REVERSE_MASK", table: names::REVERSE, less: 1 },
+    Size { symbol: "NEIGHBOUR_MASK", table: names::NEIGHBOURS, less: 1 },
+    Size { symbol: "VIP_MASK", table: names::VIPS, less: 1 },
+    Size { symbol: "BACKEND_COUNT", table: names::BACKENDS, less: 0 },
+];
+
 /// The table of a map, if it is one of these.
 pub fn table(map: &str) -> Option<Direct> {
     ALL.into_iter().find(|table| table.name == map)

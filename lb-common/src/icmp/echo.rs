@@ -4,6 +4,7 @@ use super::{CHECKSUM, outer};
 use crate::abi::{Key, VipEntry};
 use crate::addr::{Addr, Family};
 use crate::checksum::Delta;
+use crate::l2::{self, Macs};
 use crate::packet::locate::Located;
 use crate::packet::{Frame, double, eth, half, ipv4, ipv6, put_double, put_half, put_word, word};
 use crate::pipeline::{Tables, Verdict};
@@ -87,11 +88,6 @@ fn turn<F: Frame + ?Sized>(frame: &mut F, at: Located, reply: u8) -> Option<()> 
         put_double(ip, 24, a);
         put_double(ip, 32, b);
     }
-    let macs = frame.at_mut::<12>(0)?;
-    let [a, b, c] = [word(macs, 0), word(macs, 4), word(macs, 8)];
-    let [[a0, a1, a2, a3], [b0, b1, b2, b3], [c0, c1, c2, c3]] = [a, b, c].map(u32::to_ne_bytes);
-    put_word(macs, 0, u32::from_ne_bytes([b2, b3, c0, c1]));
-    put_word(macs, 4, u32::from_ne_bytes([c2, c3, a0, a1]));
-    put_word(macs, 8, u32::from_ne_bytes([a2, a3, b0, b1]));
-    Some(())
+    let macs = Macs::from(frame.at::<12>(0)?);
+    l2::redirect(frame, macs.swapped())
 }

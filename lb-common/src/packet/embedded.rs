@@ -2,7 +2,7 @@
 //!
 //! Only 8 bytes of the transport header are promised (RFC 792); that is both ports, and a whole UDP header.
 
-use super::locate::extension;
+use super::locate::{EXTENSIONS, extension};
 use super::{Frame, half, ipv4, ipv6, transport};
 use crate::addr::{Family, TCP, UDP};
 
@@ -10,8 +10,6 @@ use crate::addr::{Family, TCP, UDP};
 pub const ICMP_LEN: usize = 8;
 /// Bytes of the transport header that are needed.
 const TRANSPORT_LEN: usize = 8;
-/// Extension headers that are looked past.
-const EXTENSIONS: usize = 8;
 /// The fragment's place in its packet (RFC 791, section 3.1).
 const OFFSET: u16 = 0x1fff_u16.to_be();
 /// The same in a fragment header (RFC 8200, section 4.5).

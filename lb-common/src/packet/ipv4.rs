@@ -1,5 +1,7 @@
 //! IPv4 (RFC 791).
 
+use core::hint::black_box;
+
 use super::part::Part;
 use super::transport::{self, Ends};
 use super::{Frame, Parsed, eth, half, word};
@@ -14,7 +16,7 @@ pub const TRANSPORT: usize = eth::LEN + LEN;
 pub const ICMP: u8 = 1;
 
 /// "More fragments" and the fragment offset: any of them set makes a fragment.
-pub(super) const FRAGMENT: u16 = (MORE | OFFSET).to_be();
+pub(crate) const FRAGMENT: u16 = (MORE | OFFSET).to_be();
 /// "More fragments", once the field is in host order (RFC 791, section 3.1).
 pub(super) const MORE: u16 = 0x2000;
 /// The fragment offset, in units of 8 bytes, likewise.
@@ -76,12 +78,14 @@ fn content<F: Frame + ?Sized>(
     part: Part,
 ) -> Parsed {
     let ends = ends_of(ip);
-    match protocol {
-        TCP => transport::tcp(frame, ends, at, length, part),
-        UDP => transport::udp(frame, ends, at, length, part),
-        ICMP => Parsed::NotOurs(Reason::Icmp),
-        _ => Parsed::NotOurs(Reason::OtherProtocol),
+    // One by one, and the others out of sight: of a `match` the compiler makes a search, in which these come last.
+    if protocol == TCP {
+        return transport::tcp(frame, ends, at, length, part);
     }
+    if protocol == UDP {
+        return transport::udp(frame, ends, at, length, part);
+    }
+    Parsed::NotOurs(if black_box(protocol) == ICMP { Reason::Icmp } else { Reason::OtherProtocol })
 }
 
 /// A first byte other than "version 4, five words".

@@ -9,7 +9,7 @@ use crate::addr::{Addr, Family};
 use crate::reason::Reason;
 
 /// Extension headers that are looked past; a packet with more is not ours.
-const EXTENSIONS: usize = 8;
+pub(super) const EXTENSIONS: usize = 8;
 
 /// Extension headers with a length of their own (RFC 8200, section 4.1, RFC 4302).
 pub(super) mod extension {
@@ -93,6 +93,15 @@ pub fn locate<F: Frame + ?Sized>(frame: &F) -> Result<Located, Reason> {
         eth::IPV6 => in_ipv6(frame, network, tags),
         other => Err(eth::reason(other)),
     }
+}
+
+/// The same, asked of the frame: in the kernel a function that the verifier looks at once.
+///
+/// # Errors
+/// See [`locate`].
+#[inline(always)]
+pub(crate) fn found<F: Frame + ?Sized>(frame: &F) -> Result<Located, Reason> {
+    Located::unpack(frame.locate()).map_err(|number| Reason::from_number(number).unwrap_or(Reason::Truncated))
 }
 
 #[inline(always)]

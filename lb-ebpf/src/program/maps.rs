@@ -38,7 +38,21 @@ mod direct {
         pub(super) static mut NEIGHBOURS: NeighbourEntry;
         pub(super) static mut SETTINGS: Settings;
         pub(super) static mut VIPS: VipEntry;
+
+        // Numbers ([`SIZES`](lb_common::abi::direct::SIZES)), in place of an address.
+        pub(super) static SERVICE_MASK: u8;
+        pub(super) static REVERSE_MASK: u8;
+        pub(super) static NEIGHBOUR_MASK: u8;
+        pub(super) static VIP_MASK: u8;
+        pub(super) static BACKEND_COUNT: u8;
     }
+}
+
+/// A number that the loader puts into the instruction. The compiler takes it for an address, so for anything but 0.
+macro_rules! number {
+    ($name:ident) => {
+        (&raw const direct::$name) as u32
+    };
 }
 
 /// An entry of such a table. The verifier refuses an index that it does not know to be below the table's size.
@@ -79,19 +93,6 @@ static HAND: PerCpuArray<Hand, 1> = PerCpuArray::new();
 /// The state of [`limit`] on each CPU.
 #[btf_map]
 static ANSWERS: PerCpuArray<u64, 1> = PerCpuArray::new();
-
-/// Sizes of the two-choice tables minus one, set by the agent when it loads: constants to the verifier.
-#[unsafe(no_mangle)]
-static SERVICE_MASK: Global<u32> = Global::new(limits::SERVICES - 1);
-#[unsafe(no_mangle)]
-static REVERSE_MASK: Global<u32> = Global::new(limits::REVERSE - 1);
-#[unsafe(no_mangle)]
-static NEIGHBOUR_MASK: Global<u32> = Global::new(limits::NEIGHBOURS - 1);
-/// Entries of `BACKENDS`, likewise.
-#[unsafe(no_mangle)]
-static BACKEND_COUNT: Global<u32> = Global::new(limits::BACKENDS);
-#[unsafe(no_mangle)]
-static VIP_MASK: Global<u32> = Global::new(limits::SERVICES - 1);
 
 /// Whether the kernel has `bpf_ktime_get_coarse_ns` (5.11), set by the agent when it loads: a constant to the verifier.
 #[unsafe(no_mangle)]
@@ -142,7 +143,7 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     }
     #[inline(always)]
     fn service_mask(&self) -> u32 {
-        SERVICE_MASK.load()
+        number!(SERVICE_MASK)
     }
     #[inline(always)]
     fn ring_line(&self, line: u32) -> Option<&RingLine> {
@@ -150,7 +151,7 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     }
     #[inline(always)]
     fn backend(&self, index: u32) -> Option<&BackendEntry> {
-        if index >= BACKEND_COUNT.load() {
+        if index >= number!(BACKEND_COUNT) {
             return None;
         }
         let mut index = index;
@@ -165,7 +166,7 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     }
     #[inline(always)]
     fn reverse_mask(&self) -> u32 {
-        REVERSE_MASK.load()
+        number!(REVERSE_MASK)
     }
     #[inline(always)]
     fn filter(&self) -> Option<&Filter> {
@@ -181,7 +182,7 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     }
     #[inline(always)]
     fn neighbour_mask(&self) -> u32 {
-        NEIGHBOUR_MASK.load()
+        number!(NEIGHBOUR_MASK)
     }
     #[inline(always)]
     fn vip(&self, place: u32) -> Option<&VipEntry> {
@@ -189,7 +190,7 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     }
     #[inline(always)]
     fn vip_mask(&self) -> u32 {
-        VIP_MASK.load()
+        number!(VIP_MASK)
     }
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {

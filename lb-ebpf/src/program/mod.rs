@@ -16,22 +16,29 @@ use lb_common::reason::{Fate, Reason};
 use lb_common::{detour, fragment, icmp, pipeline, wrap};
 use maps::{EXPLAINS, LIVE, Maps};
 
-/// Balances. Attached to every interface that clients or backends are behind.
-#[xdp]
-#[inline(always)]
-fn lb_balance(ctx: XdpContext) -> u32 {
-    let maps = Maps::<LIVE>::new(ctx.ctx);
-    let verdict = pipeline::run(&mut XdpFrame::new(&ctx), &maps);
-    leave(&ctx, &maps, verdict)
+/// A program: how it writes, and what decides. Inlined by hand: what grows past the compiler's patience would become a
+/// function, and none but programs may make tail calls.
+macro_rules! program {
+    ($(#[$doc:meta])+ $name:ident: $mode:ident, $decide:path) => {
+        $(#[$doc])+
+        #[xdp]
+        #[inline(always)]
+        fn $name(ctx: XdpContext) -> u32 {
+            let maps = Maps::<$mode>::new(ctx.ctx);
+            let verdict = $decide(&mut XdpFrame::new(&ctx), &maps);
+            leave(&ctx, &maps, verdict)
+        }
+    };
 }
 
-/// Goes on with what seldom comes, see [`Stage::Detour`](lb_common::stage::Stage::Detour).
-#[xdp]
-#[inline(always)]
-fn lb_detour(ctx: XdpContext) -> u32 {
-    let maps = Maps::<LIVE>::new(ctx.ctx);
-    let verdict = detour::run(&mut XdpFrame::new(&ctx), &maps);
-    leave(&ctx, &maps, verdict)
+program! {
+    /// Balances. Attached to every interface that clients or backends are behind.
+    lb_balance: LIVE, pipeline::run
+}
+
+program! {
+    /// Goes on with what seldom comes, see [`Stage::Detour`](lb_common::stage::Stage::Detour).
+    lb_detour: LIVE, detour::run
 }
 
 /// Answers `lb explain` through BPF_PROG_RUN: the same decision, writing no table and no counter.
@@ -44,67 +51,39 @@ fn lb_explain(ctx: XdpContext) -> u32 {
     leave(&ctx, &maps, verdict)
 }
 
-/// The same as `lb_detour`, for `lb_explain`.
-#[xdp]
-#[inline(always)]
-fn lb_detour_dry(ctx: XdpContext) -> u32 {
-    let maps = Maps::<EXPLAINS>::new(ctx.ctx);
-    let verdict = detour::run(&mut XdpFrame::new(&ctx), &maps);
-    leave(&ctx, &maps, verdict)
+program! {
+    /// The same as `lb_detour`, for `lb_explain`.
+    lb_detour_dry: EXPLAINS, detour::run
 }
 
-/// Puts packets into others, see [`Stage::Wrap`](lb_common::stage::Stage::Wrap).
-#[xdp]
-#[inline(always)]
-fn lb_wrap(ctx: XdpContext) -> u32 {
-    let maps = Maps::<LIVE>::new(ctx.ctx);
-    let verdict = wrap::run(&mut XdpFrame::new(&ctx), &maps);
-    leave(&ctx, &maps, verdict)
+program! {
+    /// Puts packets into others, see [`Stage::Wrap`](lb_common::stage::Stage::Wrap).
+    lb_wrap: LIVE, wrap::run
 }
 
-/// The same as `lb_wrap`, for `lb_explain`.
-#[xdp]
-#[inline(always)]
-fn lb_wrap_dry(ctx: XdpContext) -> u32 {
-    let maps = Maps::<EXPLAINS>::new(ctx.ctx);
-    let verdict = wrap::run(&mut XdpFrame::new(&ctx), &maps);
-    leave(&ctx, &maps, verdict)
+program! {
+    /// The same as `lb_wrap`, for `lb_explain`.
+    lb_wrap_dry: EXPLAINS, wrap::run
 }
 
-/// Tells who sends too much, see [`Stage::Answer`](lb_common::stage::Stage::Answer).
-#[xdp]
-#[inline(always)]
-fn lb_answer(ctx: XdpContext) -> u32 {
-    let maps = Maps::<LIVE>::new(ctx.ctx);
-    let verdict = icmp::too_big::run(&mut XdpFrame::new(&ctx), &maps);
-    leave(&ctx, &maps, verdict)
+program! {
+    /// Tells who sends too much, see [`Stage::Answer`](lb_common::stage::Stage::Answer).
+    lb_answer: LIVE, icmp::too_big::run
 }
 
-/// The same as `lb_answer`, for `lb_explain`.
-#[xdp]
-#[inline(always)]
-fn lb_answer_dry(ctx: XdpContext) -> u32 {
-    let maps = Maps::<EXPLAINS>::new(ctx.ctx);
-    let verdict = icmp::too_big::run(&mut XdpFrame::new(&ctx), &maps);
-    leave(&ctx, &maps, verdict)
+program! {
+    /// The same as `lb_answer`, for `lb_explain`.
+    lb_answer_dry: EXPLAINS, icmp::too_big::run
 }
 
-/// Lets fragments follow each other, see [`Stage::Fragment`](lb_common::stage::Stage::Fragment).
-#[xdp]
-#[inline(always)]
-fn lb_fragment(ctx: XdpContext) -> u32 {
-    let maps = Maps::<LIVE>::new(ctx.ctx);
-    let verdict = fragment::run(&mut XdpFrame::new(&ctx), &maps);
-    leave(&ctx, &maps, verdict)
+program! {
+    /// Lets fragments follow each other, see [`Stage::Fragment`](lb_common::stage::Stage::Fragment).
+    lb_fragment: LIVE, fragment::run
 }
 
-/// The same as `lb_fragment`, for `lb_explain`.
-#[xdp]
-#[inline(always)]
-fn lb_fragment_dry(ctx: XdpContext) -> u32 {
-    let maps = Maps::<EXPLAINS>::new(ctx.ctx);
-    let verdict = fragment::run(&mut XdpFrame::new(&ctx), &maps);
-    leave(&ctx, &maps, verdict)
+program! {
+    /// The same as `lb_fragment`, for `lb_explain`.
+    lb_fragment_dry: EXPLAINS, fragment::run
 }
 
 /// Passes everything. A veth whose other end sends with XDP needs a program on it (`lb pass`).

@@ -45,11 +45,31 @@ pub(super) fn open(pins: &Pins, entries: impl Fn(&'static str) -> u32) -> Result
     direct::ALL.into_iter().map(one).collect()
 }
 
-/// Puts the tables' descriptors into the object's instructions.
+/// What goes into an instruction that loads 64 bits.
+enum Operand {
+    /// The address of the value of the map with this descriptor, and what the instruction says already.
+    Value(i32),
+    /// The number itself.
+    Number(u32),
+}
+
+/// Puts the tables' descriptors and sizes into the object's instructions. `entries` says how many entries a table has.
 ///
 /// # Errors
 /// The object cannot be read.
-pub(super) fn relocate(object: &mut [u8], maps: &Open) -> Result<(), object::Error> {
+pub(super) fn relocate(
+    object: &mut [u8],
+    maps: &Open,
+    entries: impl Fn(&'static str) -> u32,
+) -> Result<(), object::Error> {
+    let operand = |symbol: &str| {
+        let value = maps.get(symbol).map(|map| Operand::Value(map.fd().as_fd().as_raw_fd()));
+        let number = || {
+            let size = direct::SIZES.iter().find(|size| size.symbol == symbol)?;
+            Some(Operand::Number(entries(size.table).wrapping_sub(size.less)))
+        };
+        value.or_else(number)
+    };
     let mut places = Vec::new();
     let file = object::File::parse(&*object)?;
     for section in file.sections() {
@@ -57,24 +77,25 @@ pub(super) fn relocate(object: &mut [u8], maps: &Open) -> Result<(), object::Err
         for (offset, relocation) in section.relocations() {
             let RelocationTarget::Symbol(symbol) = relocation.target() else { continue };
             let symbol = file.symbol_by_index(symbol)?;
-            if let (true, Some(map)) = (symbol.is_undefined(), maps.get(symbol.name()?)) {
-                places.push(((start + offset) as usize, map.fd().as_fd().as_raw_fd()));
+            if let (true, Some(operand)) = (symbol.is_undefined(), operand(symbol.name()?)) {
+                places.push(((start + offset) as usize, operand));
             }
         }
     }
     let little = file.endianness() == Endianness::Little;
-    for (at, fd) in places {
-        // Two instructions of eight bytes: code, registers, offset, value. The first value is the map, the second the
-        // offset in it, which the compiler has put into the first.
+    for (at, operand) in places {
+        // Two instructions of eight bytes: code, registers, offset, value.
         let Some(pair) = object.get_mut(at..at + 16).filter(|pair| pair[0] == LOAD_64) else { continue };
-        pair.copy_within(4..8, 12);
-        if little {
-            pair[1] = pair[1] & 0x0f | MAP_VALUE << 4;
-            pair[4..8].copy_from_slice(&fd.to_le_bytes());
-        } else {
-            pair[1] = pair[1] & 0xf0 | MAP_VALUE;
-            pair[4..8].copy_from_slice(&fd.to_be_bytes());
-        }
+        let word = match operand {
+            // The first value is the map, the second the offset in it, which the compiler has put into the first.
+            Operand::Value(fd) => {
+                pair.copy_within(4..8, 12);
+                pair[1] = if little { pair[1] & 0x0f | MAP_VALUE << 4 } else { pair[1] & 0xf0 | MAP_VALUE };
+                fd.cast_unsigned()
+            }
+            Operand::Number(number) => number,
+        };
+        pair[4..8].copy_from_slice(&if little { word.to_le_bytes() } else { word.to_be_bytes() });
     }
     Ok(())
 }
@@ -95,11 +116,13 @@ mod tests {
                 .filter_map(|s| s.name().ok().map(str::to_owned))
                 .collect()
         };
-        for table in direct::ALL {
-            assert!(named.iter().any(|name| name == table.name), "no program names {}", table.name);
+        let tables = direct::ALL.map(|table| table.name);
+        let placed = tables.iter().chain(direct::SIZES.iter().map(|size| &size.symbol));
+        for symbol in placed.clone() {
+            assert!(named.iter().any(|name| name == symbol), "no program names {symbol}");
         }
         let undefined: Vec<_> =
-            named.iter().filter(|name| !name.is_empty() && direct::table(name).is_none()).collect();
+            named.iter().filter(|name| !name.is_empty() && !placed.clone().any(|p| p == name)).collect();
         assert!(undefined.is_empty(), "nobody gives these a place: {undefined:?}");
     }
 }

@@ -132,6 +132,20 @@ mod tests {
     }
 
     #[test]
+    fn a_table_without_look_ups_is_one_value() {
+        let table = lb_common::abi::direct::table(names::BACKENDS).unwrap();
+        let needed = Layout::direct(table);
+        let in_kernel =
+            |value_size, max_entries| Layout { value_size, max_entries, ..needed }.in_entries(table);
+        let fits = |found| compare(table.name, Path::new("/x"), found, needed, true).is_ok();
+        assert_eq!(in_kernel(table.entry * 100, 1).max_entries, 100);
+        assert!(fits(in_kernel(table.entry * 100, 1)));
+        assert!(!fits(in_kernel(table.entry, table.entries)), "an entry a value, as other tables are");
+        assert!(!fits(in_kernel(table.entry * 100 + 8, 1)), "no whole number of entries");
+        assert!(!fits(in_kernel(0, 1)), "none");
+    }
+
+    #[test]
     fn only_the_size_of_a_sizable_table_may_differ() {
         assert!(fits(NEEDED, false));
         assert!(fits(Layout { max_entries: 2048, ..NEEDED }, true));

@@ -256,24 +256,14 @@ fn load_programs(pins: &Pins, found: &Found, log_drops: bool) -> Result<Ebpf, Op
     let entries = |name| found.entries.get(name).copied().unwrap_or_default();
     let direct = super::direct::open(pins, entries)?;
     let mut object = object::bytes()?.to_vec();
-    super::direct::relocate(&mut object, &direct).map_err(object::ObjectError::Tables)?;
-    let masks = [names::SERVICES, names::REVERSE, names::NEIGHBOURS, names::VIPS]
-        .map(|name| entries(name).wrapping_sub(1));
+    super::direct::relocate(&mut object, &direct, entries).map_err(object::ObjectError::Tables)?;
     let mut loader = EbpfLoader::new();
     for (name, entries) in &found.entries {
         loader.map_pin_path(name, pins.map(name)).map_max_entries(name, *entries);
     }
-    let backends = entries(names::BACKENDS);
     let coarse_clock = u32::from(has_coarse_clock());
     let level: u8 = if log_drops { log::Level::Debug as u8 } else { 0 };
-    loader
-        .override_global(aya_log::LEVEL, &level, true)
-        .override_global("COARSE_CLOCK", &coarse_clock, true)
-        .override_global("SERVICE_MASK", &masks[0], true)
-        .override_global("REVERSE_MASK", &masks[1], true)
-        .override_global("NEIGHBOUR_MASK", &masks[2], true)
-        .override_global("BACKEND_COUNT", &backends, true)
-        .override_global("VIP_MASK", &masks[3], true);
+    loader.override_global(aya_log::LEVEL, &level, true).override_global("COARSE_CLOCK", &coarse_clock, true);
     let mut ebpf = loader.load(&object).map_err(|e| Box::new(LoadError::new(e)))?;
     for name in names::PROGRAMS {
         load_one(&mut ebpf, name).map_err(Box::new)?;

@@ -14,8 +14,12 @@ use super::pins::PinsError;
 /// Characters of the verifier's log that are kept: its end says what was refused.
 const LOG_TAIL: usize = 4000;
 /// What the programs need, oldest kernel last: the first line that fits names what is missing.
-const NEEDS: [(u8, u8, &str); 3] =
-    [(5, 5, "arrays that are mapped into memory"), (5, 8, "ring buffers"), (5, 9, "XDP links")];
+const NEEDS: [(u8, u8, &str); 4] = [
+    (5, 5, "arrays that are mapped into memory"),
+    (5, 8, "ring buffers"),
+    (5, 9, "XDP links"),
+    (5, 12, "atomic operations that return values"),
+];
 
 /// The kernel did not take the programs.
 #[derive(Debug, thiserror::Error)]

@@ -36,20 +36,8 @@ impl Layout {
         if !self.v6 {
             return get(frame, self.network + 6) & 0x3fff != 0;
         }
-        let (mut next, mut at) = (frame[self.network + 6], self.network + 40);
-        while at < self.transport {
-            if next == 44 && get(frame, at + 2) & 0xfff9 != 0 {
-                return true;
-            }
-            let units = usize::from(frame[at + 1]);
-            let length = match next {
-                51 => (units + 2) * 4,
-                44 => 8,
-                _ => (units + 1) * 8,
-            };
-            (next, at) = (frame[at], at + length);
-        }
-        false
+        let packet = &frame[self.network..];
+        extensions(packet).any(|(kind, place)| kind == 44 && get(packet, place.start + 2) & 0xfff9 != 0)
     }
 
     /// Where the source and the destination address are.
@@ -81,20 +69,27 @@ fn words(first: u8) -> usize {
     usize::from(first & 0xf) * 4
 }
 
-/// Bytes of an IPv6 header and its extension headers (RFC 8200, section 4, RFC 4302, section 2.2).
+/// Bytes of an IPv6 header and its extension headers.
 fn extended(packet: &[u8]) -> usize {
+    extensions(packet).last().map_or(40, |(_, place)| place.end)
+}
+
+/// Extension headers, by kind, and where they are (RFC 8200, section 4, RFC 4302, section 2.2).
+fn extensions(packet: &[u8]) -> impl Iterator<Item = (u8, Range<usize>)> {
     let (mut next, mut at) = (packet[6], 40);
-    while let 0 | 43 | 44 | 51 | 60 = next {
-        let units = usize::from(packet[at + 1]);
+    std::iter::from_fn(move || {
+        let units = || usize::from(packet[at + 1]);
         let length = match next {
-            51 => (units + 2) * 4,
-            // A fragment that is all of its datagram (RFC 6946); that header has no length of its own.
+            0 | 43 | 60 => (units() + 1) * 8,
+            51 => (units() + 2) * 4,
+            // A fragment header has no length of its own.
             44 => 8,
-            _ => (units + 1) * 8,
+            _ => return None,
         };
+        let header = (next, at..at + length);
         (next, at) = (packet[at], at + length);
-    }
-    at
+        Some(header)
+    })
 }
 
 /// Writes an address.
