@@ -9,6 +9,7 @@ mod config;
 mod decide;
 mod layout;
 mod parse;
+mod recipe;
 mod sent;
 pub mod world;
 
@@ -25,6 +26,7 @@ pub mod oracle;
 pub use config::config;
 pub use decide::decide;
 pub use parse::parse;
+pub use recipe::RECIPE;
 
 /// A function that panics where something does not hold.
 pub type Target = fn(&[u8]);
