@@ -273,7 +273,7 @@ fn towards<F: Frame + ?Sized, T: Tables>(
             Some(())
         };
         if service.flags & ENCAPSULATES != 0 {
-            return wrap::hand_over(frame, tables, &packet, service, &choice);
+            return wrap::here(frame, tables, &packet, service, &choice);
         }
         written
     };

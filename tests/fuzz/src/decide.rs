@@ -35,7 +35,7 @@ pub fn decide(bytes: &[u8]) {
 }
 
 /// Makes the frame one of the service's, and its checksums right, if that is asked for and can be.
-fn aim(world: &World, frame: &mut [u8]) {
+pub(crate) fn aim(world: &World, frame: &mut [u8]) {
     let Opinion::Flow(seen) = theirs(frame) else { return };
     let layout = Layout::of(frame, &seen);
     let ends = match world.aim {
