@@ -7,7 +7,7 @@ use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, icmpv4, icmpv6};
 use lb_common::host;
 use lb_common::reason::Reason;
 
-use crate::decide::aim;
+use crate::decide::{aim, is_part};
 use crate::dissector::{Opinion, Seen, theirs};
 use crate::frame::{get, put};
 use crate::layout::Layout;
@@ -30,12 +30,13 @@ pub fn embedded(bytes: &[u8]) {
     let Some(([kind, own, kept @ ..], frame)) = bytes.split_first_chunk::<ERROR>() else { return };
     let world = World::new(*description);
     let mut frame = frame.to_vec();
+    // A part of a datagram has no checksum that could be judged.
+    if is_part(&frame) {
+        return;
+    }
     aim(&world, &mut frame);
     let Opinion::Flow(before) = theirs(&frame) else { return };
     let layout = Layout::of(&frame, &before);
-    if layout.is_first_of_several(&frame) {
-        return;
-    }
     let mut sent = frame.clone();
     let verdict = host::run(&mut sent[..], &world.tables);
     if !matches!(verdict.reason, Reason::Forwarded | Reason::Returned) {
