@@ -18,14 +18,14 @@ use crate::case::{TX, forwarded, refused};
 use crate::lab::{LOOPBACK, Lab, Served, address, all, hop, in_lab};
 
 /// Where outer packets come from.
-const SOURCES: [&str; 2] = ["192.0.2.250/32", "2001:db8::250/128"];
+pub(crate) const SOURCES: [&str; 2] = ["192.0.2.250/32", "2001:db8::250/128"];
 /// Bytes of the Ethernet header.
 const ETH: usize = 14;
 /// The way to every backend.
 const MTU: u32 = 1500;
 
 /// Serves a service in another mode, with one backend of a family.
-fn encapsulating(lab: &mut Lab<'_>, served: &Served, mode: Mode, v6: bool) -> Served {
+pub(crate) fn encapsulating(lab: &mut Lab<'_>, served: &Served, mode: Mode, v6: bool) -> Served {
     let backend: IpAddr = if v6 { address("fd00::77") } else { address("10.0.0.77") };
     let backend = SocketAddr::new(backend, served.vip.port());
     let next = NextHop { macs: hop(77), ifindex: LOOPBACK, mtu: MTU };
@@ -110,7 +110,7 @@ fn ethernet(macs: Macs, ether_type: EtherType) -> Ethernet2Header {
 }
 
 /// What the balancer makes of a frame.
-fn sent(lab: &Lab<'_>, frame: &[u8]) -> Vec<u8> {
+pub(crate) fn sent(lab: &Lab<'_>, frame: &[u8]) -> Vec<u8> {
     let ran = lab.kernel.runner().run(names::BALANCE, frame, LOOPBACK, 1).expect("the kernel runs it");
     assert_eq!(ran.action, TX);
     ran.frame

@@ -23,5 +23,6 @@ mod nat;
 mod not_ours;
 mod nowhere;
 mod table;
+mod tunnels;
 mod verifier;
 mod way_back;
