@@ -1,11 +1,12 @@
-//! What seldom comes: frames with VLAN tags, IPv4 packets with options, IPv6 packets with extension headers. A program of
-//! its own looks at them, so that the others do not pay.
+//! What seldom comes: frames with VLAN tags, IPv4 packets with options, IPv6 packets with extension headers, and services
+//! that listen on ranges of ports. A program of its own looks at them, so that the others do not pay.
 
 use crate::packet::Frame;
 use crate::packet::locate::{self, Located};
 use crate::packet::tags::Untagged;
 use crate::pipeline::{self, Tables, Verdict};
 use crate::reason::Reason;
+use crate::wide;
 
 /// Decides, rewrites, and counts, like [`pipeline::run`].
 #[inline(always)]
@@ -22,5 +23,5 @@ fn decide<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     };
     let mut frame = Untagged::new(frame, at.tags);
     let parsed = locate::parse(&frame, at);
-    pipeline::flow(&mut frame, tables, parsed)
+    wide::flow(&mut frame, tables, parsed)
 }

@@ -1,15 +1,15 @@
 //! The maps as vectors: the shipped decision without a kernel, for tests, models and fuzzing.
 
 use crate::abi::{
-    BackendCounters, BackendEntry, Filter, FlowKey, FlowValue, Key, NeighbourEntry, Report, ReverseEntry,
-    RingLine, RouteEntry, ServiceEntry, Settings, limits, tag,
+    BackendCounters, BackendEntry, Filter, FlowKey, FlowValue, Key, NeighbourEntry, RangesEntry, Report,
+    ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, limits, tag,
 };
 use crate::addr::{Addr, Family};
 use crate::packet::Frame;
 use crate::pipeline::{self, Hop, Tables, Verdict};
 use crate::reason::Reason;
 use crate::stage::Stage;
-use crate::{detour, table};
+use crate::{detour, table, wide};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::vec;
@@ -36,6 +36,8 @@ pub struct HostTables {
     pub backends: Vec<BackendEntry>,
     /// `REVERSE`, a power of two long.
     pub reverse: Vec<ReverseEntry>,
+    /// `RANGES`, a power of two long.
+    pub ranges: Vec<RangesEntry>,
     /// `FILTER`.
     pub filter: Filter,
     /// `ROUTES`.
@@ -75,6 +77,7 @@ impl Default for HostTables {
             rings: vec![RingLine::default(); 256],
             backends: vec![BackendEntry::default(); 256],
             reverse: vec![ReverseEntry::default(); 256],
+            ranges: vec![RangesEntry::default(); 64],
             filter: Filter::EMPTY,
             routes: vec![RouteEntry::default(); limits::ROUTES as usize],
             neighbours: vec![NeighbourEntry::default(); 64],
@@ -113,6 +116,16 @@ impl HostTables {
         put(&mut self.reverse, mask, entry, |e| &e.key, |e| &mut e.key);
         let bit = Filter::bit(table::hash(&entry.key));
         self.filter.words[(bit / u64::BITS) as usize] |= 1 << (bit % u64::BITS);
+    }
+
+    /// Places the ranges of an address.
+    ///
+    /// # Panics
+    /// When the table is full.
+    pub fn put_ranges(&mut self, entry: RangesEntry) {
+        let mask = self.ranges.len() as u32 - 1;
+        put(&mut self.ranges, mask, entry, |e| &e.key, |e| &mut e.key);
+        self.filter.wide[entry.key.is_of_source() as usize] |= 1 << Filter::wide_bit(&entry.key.addr);
     }
 
     /// Places a neighbour.
@@ -185,6 +198,9 @@ impl Tables for HostTables {
     }
     fn reverse_mask(&self) -> u32 {
         self.reverse.len() as u32 - 1
+    }
+    fn range(&self, key: &Key) -> Option<u16> {
+        wide::look(key, self.ranges.len() as u32 - 1, |place| self.ranges.get(place as usize))
     }
     fn filter(&self) -> Option<&Filter> {
         Some(&self.filter)

@@ -18,6 +18,7 @@
 //! | [`nat`], [`l2`] | which bytes change |
 //! | [`pipeline`] | all of it in order |
 //! | [`stage`], [`detour`] | what does another program do, and why |
+//! | [`wide`] | which range of ports does a packet belong to |
 //! | [`reason`] | why did the packet leave this way |
 //! | `host` | the maps as vectors, for tests (feature `host`) |
 #![cfg_attr(not(any(test, feature = "host")), no_std)]
@@ -40,3 +41,4 @@ pub mod select;
 pub mod slot;
 pub mod stage;
 pub mod table;
+pub mod wide;

@@ -13,7 +13,7 @@ use crate::nat::{self, End, New, Sum};
 use crate::packet::{Frame, Packet, Parsed, eth, ipv4, ipv6};
 use crate::reason::{Fate, Reason};
 use crate::stage::Stage;
-use crate::{checksum, l2, select, table};
+use crate::{checksum, l2, select, table, wide};
 use core::hint::black_box;
 
 /// What the decision needs from its surroundings: the maps, a clock, the kernel's routing table, counters.
@@ -33,6 +33,8 @@ pub trait Tables {
     fn reverse(&self, place: u32) -> Option<&ReverseEntry>;
     /// Size of `REVERSE` minus one.
     fn reverse_mask(&self) -> u32;
+    /// The first port of the range in `RANGES` that holds a key's port, see [`crate::wide::look`].
+    fn range(&self, key: &Key) -> Option<u16>;
     /// The entry of `FILTER`.
     fn filter(&self) -> Option<&Filter>;
     /// An entry of `ROUTES`.
@@ -174,22 +176,26 @@ fn detour<T: Tables>(tables: &T, reason: Reason) -> Verdict {
 }
 
 #[inline(always)]
-pub(crate) fn flow<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, parsed: Parsed) -> Verdict {
+fn flow<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, parsed: Parsed) -> Verdict {
     let packet = match parsed {
         Parsed::Flow(packet) => packet,
         Parsed::NotOurs(reason) | Parsed::Malformed(reason) => return Verdict::stop(0, reason),
     };
     if let Some(service) = find_service(tables, &packet) {
-        return towards(frame, tables, packet, service);
+        return towards::<false, _, _>(frame, tables, packet, service);
     }
     if let Some(entry) = find_reverse(tables, &packet) {
-        return back(frame, tables, packet, entry);
+        return back::<false, _, _>(frame, tables, packet, entry);
+    }
+    // Ranges are looked at elsewhere.
+    if wide::may_be_wide(tables, &packet) {
+        tables.go_on(Stage::Detour);
     }
     Verdict::stop(0, Reason::NotAService)
 }
 
 #[inline(always)]
-fn find_service<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ServiceEntry> {
+pub(crate) fn find_service<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ServiceEntry> {
     let key = packet.destination();
     table::look(
         (&key, table::hash(&key)),
@@ -200,7 +206,7 @@ fn find_service<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a Ser
 }
 
 #[inline(always)]
-fn find_reverse<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ReverseEntry> {
+pub(crate) fn find_reverse<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ReverseEntry> {
     let key = packet.source();
     let hash = table::hash(&key);
     if !tables.filter()?.may_hold(hash) {
@@ -209,9 +215,9 @@ fn find_reverse<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a Rev
     table::look((&key, hash), tables.reverse_mask(), |place| tables.reverse(place), |entry| &entry.key)
 }
 
-/// A packet for a service: towards one of its backends.
+/// A packet for a service: towards one of its backends. `WIDE`: the service may listen on a range of ports.
 #[inline(always)]
-fn towards<F: Frame + ?Sized, T: Tables>(
+pub(crate) fn towards<const WIDE: bool, F: Frame + ?Sized, T: Tables>(
     frame: &mut F,
     tables: &T,
     packet: Packet,
@@ -235,7 +241,12 @@ fn towards<F: Frame + ?Sized, T: Tables>(
     }
     let Settled { sum, checksum, .. } = settled;
     let rewritten = if service.flags & NAT != 0 {
-        let new = New { addr: &backend.addr, port: backend.port, correction: backend.correction };
+        let port = if WIDE {
+            wide::shifted(packet.dst_port, service.key.port(), backend.port)
+        } else {
+            backend.port
+        };
+        let new = New { addr: &backend.addr, port, correction: backend.correction };
         nat::rewrite(frame, &packet, End::Destination, new, sum, checksum)
     } else if checksum != packet.checksum {
         nat::write_checksum(frame, &packet, checksum)
@@ -252,7 +263,7 @@ fn towards<F: Frame + ?Sized, T: Tables>(
 
 /// A NAT backend's reply: back to its client, in the service's name.
 #[inline(always)]
-fn back<F: Frame + ?Sized, T: Tables>(
+pub(crate) fn back<const WIDE: bool, F: Frame + ?Sized, T: Tables>(
     frame: &mut F,
     tables: &T,
     packet: Packet,
@@ -272,7 +283,9 @@ fn back<F: Frame + ?Sized, T: Tables>(
         return Verdict::stop(entry.service, Reason::Unfinished);
     }
     let Settled { sum, checksum, .. } = settled;
-    let new = New { addr: &entry.vip, port: entry.port, correction: entry.correction };
+    let port =
+        if WIDE { wide::shifted(packet.src_port, entry.key.port(), entry.port) } else { entry.port };
+    let new = New { addr: &entry.vip, port, correction: entry.correction };
     let rewritten = nat::rewrite(frame, &packet, End::Source, new, sum, checksum);
     if rewritten.and_then(|()| l2::redirect(frame, hop.macs)).is_none() {
         return Verdict::stop(entry.service, Reason::Truncated);

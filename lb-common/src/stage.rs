@@ -5,7 +5,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Stage {
-    /// Frames with VLAN tags, IPv4 options or IPv6 extension headers, see [`crate::detour`].
+    /// Frames with VLAN tags, IPv4 options or IPv6 extension headers, and ranges of ports, see [`crate::detour`].
     Detour = 0,
 }
 

@@ -56,7 +56,7 @@ fn lab(v6: bool, protocol: u8, flags: u32) -> Lab {
         seed: 99,
         flags,
         sum: Key::endpoint(vip.into(), 80_u16.to_be(), protocol).sum(),
-        pad: 0,
+        last: 0,
         past: 19,
         reserved: 0,
     };

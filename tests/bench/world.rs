@@ -98,6 +98,7 @@ impl Setup {
             ring_lines: self.services * ring::lines(self.slots) + 1,
             backends: backends + 128,
             reverse: two_choice(self.services * self.backends),
+            ranges: 16,
             neighbours: 16,
             flows: self.flows,
             embryonic: self.flows,

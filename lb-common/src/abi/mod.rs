@@ -17,6 +17,7 @@ pub mod flow;
 pub mod limits;
 pub mod names;
 pub mod neighbour;
+pub mod ranges;
 pub mod reverse;
 pub mod ring;
 pub mod route;
@@ -31,6 +32,7 @@ pub use explain::Report;
 pub use filter::Filter;
 pub use flow::{FlowKey, FlowValue};
 pub use neighbour::NeighbourEntry;
+pub use ranges::RangesEntry;
 pub use reverse::ReverseEntry;
 pub use ring::RingLine;
 pub use route::RouteEntry;
@@ -39,7 +41,7 @@ pub use settings::Settings;
 
 /// Layout of everything in this module. A change of any type raises it; pins of another schema are left alone, never
 /// reinterpreted: the number is part of the pin directory's name.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// Types that may lie in a map: plain old data without padding.
 pub trait Plain: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + 'static {}
@@ -90,6 +92,10 @@ abi!(Key, 20);
 
 /// Bits of [`Key::tag`].
 pub mod tag {
+    /// The port is the first of a range of ports, 0 for every port: no packet's own key is such.
+    pub const WIDE: u32 = 1 << 24;
+    /// In `RANGES`: the ranges are those of backends that answer.
+    pub const SOURCE: u32 = 1 << 25;
     /// Set in every valid key: without it a place is empty.
     pub const VALID: u32 = 1 << 29;
     /// The address is an IPv4 address.
@@ -123,6 +129,48 @@ impl Key {
     #[inline(always)]
     pub(crate) const fn endpoint_of(family: Family, addr: Addr, port: u16, protocol: u8) -> Self {
         Self::new(family, addr, port as u32 | (protocol as u32) << 16)
+    }
+
+    /// The key of a range of ports that begins with `first`, in network order; 0 for every port.
+    #[inline(always)]
+    pub const fn wide(addr: Addr, first: u16, protocol: u8) -> Self {
+        Self::endpoint(addr, 0, protocol).wide_from(first)
+    }
+
+    /// The key of the range at the same address that begins with `first`.
+    #[inline(always)]
+    pub(crate) const fn wide_from(self, first: u16) -> Self {
+        Self { tag: self.with_port(first).tag | tag::WIDE, ..self }
+    }
+
+    /// The key of an address's ranges, see [`ranges`].
+    #[inline(always)]
+    pub const fn ranges(addr: Addr, protocol: u8) -> Self {
+        Self::endpoint(addr, 0, protocol)
+    }
+
+    /// The same for what comes from there.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_source(self) -> Self {
+        Self { tag: self.tag | tag::SOURCE, ..self }
+    }
+
+    /// Whether it is such.
+    pub const fn is_of_source(&self) -> bool {
+        self.tag & tag::SOURCE != 0
+    }
+
+    /// Another port, in network order.
+    #[inline(always)]
+    pub(crate) const fn with_port(self, port: u16) -> Self {
+        Self { tag: self.tag & !0xffff | port as u32, ..self }
+    }
+
+    /// Whether this is a range of ports.
+    #[inline(always)]
+    pub const fn is_wide(&self) -> bool {
+        self.tag & tag::WIDE != 0
     }
 
     /// The key of a neighbour. Indexes that leave no room for the other bits of [`tag`] have no key: no kernel gives them

@@ -20,7 +20,9 @@ pub const RINGS: &str = "RINGS";
 pub const BACKENDS: &str = "BACKENDS";
 /// NAT backends by their endpoint, for the way back.
 pub const REVERSE: &str = "REVERSE";
-/// Which sources may be in `REVERSE`.
+/// Ranges of ports by address.
+pub const RANGES: &str = "RANGES";
+/// Which sources may be in `REVERSE`, and which addresses in `RANGES`.
 pub const FILTER: &str = "FILTER";
 /// The routes back to clients.
 pub const ROUTES: &str = "ROUTES";
@@ -49,10 +51,12 @@ pub const EXPLAIN: &str = "EXPLAIN";
 pub const STAGES: &str = "STAGES";
 
 /// Every map that is pinned and adopted.
-pub const MAPS: [&str; 16] = [
-    SERVICES, RINGS, BACKENDS, REVERSE, FILTER, ROUTES, NEIGHBOURS, FLOWS, EMBRYONIC, COUNTERS, REASONS,
+pub const MAPS: [&str; 17] = [
+    SERVICES, RINGS, BACKENDS, REVERSE, RANGES, FILTER, ROUTES, NEIGHBOURS, FLOWS, EMBRYONIC, COUNTERS, REASONS,
     EVENTS, DEVICES, INTERFACES, SETTINGS, EXPLAIN,
 ];
+/// Those whose size is a power of two, see [`crate::table`].
+pub const TWO_CHOICE: [&str; 4] = [SERVICES, REVERSE, NEIGHBOURS, RANGES];
 /// Every program of the object.
 pub const PROGRAMS: [&str; 5] = [BALANCE, DETOUR, EXPLAIN_PROGRAM, DETOUR_DRY, PASS];
 /// The programs of `STAGES`, in the order of their places.

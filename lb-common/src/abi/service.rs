@@ -37,8 +37,8 @@ pub struct ServiceEntry {
     pub flags: u32,
     /// [`Key::sum`] of its key: what is known beforehand of each packet's pseudo-header.
     pub sum: u16,
-    /// Always zero.
-    pub pad: u16,
+    /// Last port of its range in network order; 0 for one port.
+    pub last: u16,
     /// Row of `COUNTERS` that the agent adds to what backends had counted that are gone.
     pub past: u32,
     /// Room for what comes.

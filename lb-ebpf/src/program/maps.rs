@@ -1,5 +1,7 @@
 //! The maps, and the verbs of [`Tables`] over them: the only place where map values are followed.
 
+use core::arch::asm;
+
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, xdp_md};
 use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
@@ -7,13 +9,14 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{
-    BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, NeighbourEntry, ReasonCounters, Report,
+    BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, Key, NeighbourEntry, RangesEntry, ReasonCounters, Report,
     ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, event, limits, settings,
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::pipeline::{Hop, Tables};
 use lb_common::reason::Reason;
 use lb_common::stage::Stage;
+use lb_common::wide;
 
 /// Written by the agent through `mmap`, read here.
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
@@ -26,6 +29,8 @@ static RINGS: Array<RingLine, { limits::RING_LINES as usize }, MAPPED> = Array::
 static BACKENDS: Array<BackendEntry, { limits::BACKENDS as usize }, MAPPED> = Array::new();
 #[btf_map]
 static REVERSE: Array<ReverseEntry, { limits::REVERSE as usize }, MAPPED> = Array::new();
+#[btf_map]
+static RANGES: Array<RangesEntry, { limits::RANGES as usize }, MAPPED> = Array::new();
 #[btf_map]
 static FILTER: Array<Filter, 1, MAPPED> = Array::new();
 #[btf_map]
@@ -59,6 +64,8 @@ static STAGES: ProgramArray<{ 2 * Stage::ALL.len() }> = ProgramArray::new();
 static SERVICE_MASK: Global<u32> = Global::new(limits::SERVICES - 1);
 #[unsafe(no_mangle)]
 static REVERSE_MASK: Global<u32> = Global::new(limits::REVERSE - 1);
+#[unsafe(no_mangle)]
+static RANGES_MASK: Global<u32> = Global::new(limits::RANGES - 1);
 #[unsafe(no_mangle)]
 static NEIGHBOUR_MASK: Global<u32> = Global::new(limits::NEIGHBOURS - 1);
 
@@ -129,6 +136,11 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     #[inline(always)]
     fn reverse_mask(&self) -> u32 {
         REVERSE_MASK.load()
+    }
+    #[inline(always)]
+    fn range(&self, key: &Key) -> Option<u16> {
+        let [first, last] = key.addr.halves();
+        wide::unpack(lb_range(first, last, key.tag))
     }
     #[inline(always)]
     fn filter(&self) -> Option<&Filter> {
@@ -270,6 +282,19 @@ impl<const MODE: u32> Tables for Maps<MODE> {
             write(unsafe { &mut *report });
         }
     }
+}
+
+/// Looks for a port's range, see [`wide::look`]. A function that the verifier looks at once: its loop has many ends, after
+/// each of which the rest of the program would be looked at.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_range(first: u64, last: u64, tag: u32) -> u64 {
+    let key = Key { addr: Addr::from_halves([first, last]), tag };
+    let mut word = wide::pack(wide::look(&key, RANGES_MASK.load(), |place| RANGES.get(place)));
+    // What LLVM knows of the answer the verifier does not.
+    // SAFETY: moves a register to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) word, options(nomem, nostack, preserves_flags)) };
+    word
 }
 
 /// A MAC address of `bpf_fib_lookup`, which lies at an even offset. Volatile: on the stack the verifier takes no larger

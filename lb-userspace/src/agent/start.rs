@@ -160,6 +160,7 @@ fn sizes(tables: &Tables, counters: &Counters) -> Sizes {
         ring_lines: tables.rings.lines(),
         backends: tables.backends.capacity(),
         reverse: tables.reverse.capacity(),
+        ranges: tables.ranges.capacity(),
         neighbours: tables.neighbours.capacity(),
         counters: counters.backend_rows(),
         reasons: counters.reason_rows(),

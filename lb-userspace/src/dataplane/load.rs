@@ -249,8 +249,7 @@ fn load(pins: &Pins, found: &Found, dir: &std::path::Path, log_drops: bool) -> R
 
 fn load_programs(pins: &Pins, found: &Found, log_drops: bool) -> Result<Ebpf, OpenError> {
     let entries = |name| found.entries.get(name).copied().unwrap_or_default();
-    let masks =
-        [names::SERVICES, names::REVERSE, names::NEIGHBOURS].map(|name| entries(name).wrapping_sub(1));
+    let masks = names::TWO_CHOICE.map(|name| entries(name).wrapping_sub(1));
     let mut loader = EbpfLoader::new();
     for (name, entries) in &found.entries {
         loader.map_pin_path(name, pins.map(name)).map_max_entries(name, *entries);
@@ -262,7 +261,8 @@ fn load_programs(pins: &Pins, found: &Found, log_drops: bool) -> Result<Ebpf, Op
         .override_global("COARSE_CLOCK", &coarse_clock, true)
         .override_global("SERVICE_MASK", &masks[0], true)
         .override_global("REVERSE_MASK", &masks[1], true)
-        .override_global("NEIGHBOUR_MASK", &masks[2], true);
+        .override_global("NEIGHBOUR_MASK", &masks[2], true)
+        .override_global("RANGES_MASK", &masks[3], true);
     let mut ebpf = loader.load(object::bytes()?).map_err(|e| Box::new(LoadError::new(e)))?;
     for name in names::PROGRAMS {
         load_one(&mut ebpf, name).map_err(Box::new)?;

@@ -6,6 +6,7 @@
 mod backends;
 pub mod grace;
 pub mod region;
+mod ranges;
 mod reverse;
 mod rings;
 mod routes;
@@ -18,6 +19,7 @@ use super::Sizes;
 pub use backends::Backends;
 pub use grace::Grace;
 pub use region::{OutOfRange, Region};
+pub use ranges::{Ranges, RangesError};
 pub use reverse::Reverse;
 pub use rings::Rings;
 pub use routes::{Published, Routes, TooManyRoutes};
@@ -31,6 +33,8 @@ pub struct Tables {
     pub services: TwoChoice<ServiceEntry>,
     /// The way back from NAT backends.
     pub reverse: Reverse,
+    /// Ranges of ports.
+    pub ranges: Ranges,
     /// MAC addresses of on-link clients. Without an entry the program asks the kernel: a full table costs time only.
     pub neighbours: TwoChoice<NeighbourEntry>,
     /// Ring slots.
@@ -49,11 +53,17 @@ impl Tables {
     /// Empty tables on the heap.
     pub fn in_memory(sizes: &Sizes) -> Self {
         let settings = SettingsTable::new(Region::on_heap("SETTINGS", 1));
+        let filter = Region::on_heap("FILTER", 1);
         Self {
             services: TwoChoice::new(Region::on_heap("SERVICES", sizes.services), Grace::None),
             reverse: Reverse::new(
                 TwoChoice::new(Region::on_heap("REVERSE", sizes.reverse), Grace::None),
-                Region::on_heap("FILTER", 1),
+                filter.clone(),
+            ),
+            ranges: Ranges::new(
+                TwoChoice::new(Region::on_heap("RANGES", sizes.ranges), Grace::None),
+                filter,
+                Grace::None,
             ),
             neighbours: TwoChoice::new(Region::on_heap("NEIGHBOURS", sizes.neighbours), Grace::None),
             rings: Rings::new(Region::on_heap("RINGS", sizes.ring_lines)),

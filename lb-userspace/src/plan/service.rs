@@ -130,7 +130,7 @@ pub(super) fn reconcile(
         seed: hash::service_seed(name, observed.seed),
         flags: flags(wanted),
         sum: key(wanted).sum(),
-        pad: 0,
+        last: 0,
         past: installed.map_or_else(|| allocator.row(name), |e| Ok(e.past))?,
         reserved: 0,
     };

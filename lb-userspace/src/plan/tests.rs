@@ -18,6 +18,7 @@ const SIZES: Sizes = Sizes {
     ring_lines: 256,
     backends: 512,
     reverse: 1024,
+    ranges: 64,
     neighbours: 2,
     flows: 1,
     embryonic: 1,

@@ -76,7 +76,7 @@ fn serve(tables: &mut Tables, ifindex: u32) {
         seed: 1,
         flags: NAT,
         sum: Key::endpoint(addr(VIP), 80_u16.to_be(), TCP).sum(),
-        pad: 0,
+        last: 0,
         past: 6,
         reserved: 0,
     };

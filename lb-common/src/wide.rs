@@ -1,0 +1,150 @@
+//! Services that listen on ranges of ports, or on every port of an address: exact before range before any.
+//!
+//! Whoever looks for a port finds its range in `RANGES`, and under the range's first port what it belongs to. That is done
+//! by the program for what seldom comes: packets with an exact service or way back never look.
+
+use crate::abi::ranges::ends;
+use crate::abi::{Key, RangesEntry, ReverseEntry, ServiceEntry};
+use crate::packet::{Frame, Packet, Parsed};
+use crate::pipeline::{self, Tables, Verdict};
+use crate::reason::Reason;
+use crate::table;
+
+/// [`pipeline::flow`] for the program that looks at ranges, too.
+#[inline(always)]
+pub(crate) fn flow<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, parsed: Parsed) -> Verdict {
+    let packet = match parsed {
+        Parsed::Flow(packet) => packet,
+        Parsed::NotOurs(reason) | Parsed::Malformed(reason) => return Verdict::stop(0, reason),
+    };
+    let mut service = pipeline::find_service(tables, &packet);
+    let mut way = None;
+    if service.is_none() {
+        way = pipeline::find_reverse(tables, &packet);
+    }
+    if service.is_none() && way.is_none() && may_be_wide(tables, &packet) {
+        service = find_service(tables, &packet);
+        if service.is_none() {
+            way = find_way(tables, &packet);
+        }
+    }
+    if let Some(service) = service {
+        return pipeline::towards::<true, _, _>(frame, tables, packet, service);
+    }
+    if let Some(entry) = way {
+        return pipeline::back::<true, _, _>(frame, tables, packet, entry);
+    }
+    Verdict::stop(0, Reason::NotAService)
+}
+
+/// Whether it is worth looking for a range.
+#[inline(always)]
+pub(crate) fn may_be_wide<T: Tables>(tables: &T, packet: &Packet) -> bool {
+    tables.filter().is_some_and(|filter| filter.may_be_wide(&packet.dst, &packet.src))
+}
+
+/// The port that `port` becomes when the range that begins with `from` becomes the one that begins with `to`; 0 keeps it.
+/// All in network order.
+#[inline(always)]
+pub(crate) const fn shifted(port: u16, from: u16, to: u16) -> u16 {
+    if to == 0 {
+        return 0;
+    }
+    u16::from_be(port).wrapping_sub(u16::from_be(from)).wrapping_add(u16::from_be(to)).to_be()
+}
+
+#[inline(always)]
+fn find_service<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ServiceEntry> {
+    let exact = packet.destination();
+    let key = exact.wide_from(tables.range(&exact)?);
+    table::look(
+        (&key, table::hash(&key)),
+        tables.service_mask(),
+        |place| tables.service(place),
+        |entry| &entry.key,
+    )
+}
+
+#[inline(always)]
+fn find_way<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ReverseEntry> {
+    let exact = packet.source();
+    let key = exact.wide_from(tables.range(&exact.of_source())?);
+    table::look(
+        (&key, table::hash(&key)),
+        tables.reverse_mask(),
+        |place| tables.reverse(place),
+        |entry| &entry.key,
+    )
+}
+
+/// Looks in `RANGES` for the range at a key's address that holds its port: the range's first port, in network order.
+#[inline(always)]
+pub fn look<'a>(key: &Key, mask: u32, at: impl Fn(u32) -> Option<&'a RangesEntry>) -> Option<u16> {
+    let port = u16::from_be(key.port());
+    let address = key.with_port(0);
+    let entry = table::look((&address, table::hash(&address)), mask, at, |entry| &entry.key)?;
+    for word in entry.list() {
+        let (first, last) = ends(*word);
+        if first <= port && port <= last {
+            return Some(first.to_be());
+        }
+    }
+    None
+}
+
+/// What [`look`] found, as one word: what a program's function can answer.
+#[inline(always)]
+pub const fn pack(found: Option<u16>) -> u64 {
+    match found {
+        Some(first) => first as u64,
+        None => u64::MAX,
+    }
+}
+
+/// What was packed.
+#[inline(always)]
+pub const fn unpack(word: u64) -> Option<u16> {
+    if word > u16::MAX as u64 { None } else { Some(word as u16) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::ranges::{ANY, word};
+    use crate::addr::{Addr, TCP, UDP};
+
+    fn first(entry: &RangesEntry, port: u16) -> Option<u16> {
+        let key = Key::endpoint(Addr::v4(7), port.to_be(), TCP);
+        look(&key, 0, |_| Some(entry)).map(u16::from_be)
+    }
+
+    #[test]
+    fn ranges_end_where_they_say_and_every_port_comes_last() {
+        let mut entry = RangesEntry { key: Key::ranges(Addr::v4(7), TCP), ..RangesEntry::default() };
+        entry.lists[0][..2].copy_from_slice(&[word(80, 80), word(8000, 8999)]);
+        entry.lists[1][..2].copy_from_slice(&[word(8000, 8999), ANY]);
+        let seen = [79, 80, 81, 7999, 8000, 8999, 9000, 65_535].map(|port| first(&entry, port));
+        assert_eq!(seen, [None, Some(80), None, None, Some(8000), Some(8000), None, None]);
+        entry.bank = 1;
+        let seen = [1, 7999, 8000, 8999, 9000, 65_535].map(|port| first(&entry, port));
+        assert_eq!(seen, [Some(0), Some(0), Some(8000), Some(8000), Some(0), Some(0)]);
+        let other = Key::endpoint(Addr::v4(7), 80_u16.to_be(), UDP);
+        assert_eq!(look(&other, 0, |_| Some(&entry)), None);
+        assert_eq!(look(&Key::endpoint(Addr::v4(7), 80, TCP).of_source(), 0, |_| Some(&entry)), None);
+    }
+
+    #[test]
+    fn ports_shift_with_their_range() {
+        let be = |port: u16| port.to_be();
+        assert_eq!(shifted(be(8042), be(8000), be(9000)), be(9042));
+        assert_eq!(shifted(be(9042), be(9000), be(80)), be(122));
+        assert_eq!(shifted(be(8042), be(8000), 0), 0, "keeps");
+    }
+
+    #[test]
+    fn what_is_packed_comes_out_again() {
+        for found in [None, Some(0), Some(1), Some(u16::MAX)] {
+            assert_eq!(unpack(pack(found)), found);
+        }
+    }
+}
