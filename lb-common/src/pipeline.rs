@@ -283,8 +283,7 @@ pub(crate) fn back<const WIDE: bool, F: Frame + ?Sized, T: Tables>(
         return Verdict::stop(entry.service, Reason::Unfinished);
     }
     let Settled { sum, checksum, .. } = settled;
-    let port =
-        if WIDE { wide::shifted(packet.src_port, entry.key.port(), entry.port) } else { entry.port };
+    let port = if WIDE { wide::shifted(packet.src_port, entry.key.port(), entry.port) } else { entry.port };
     let new = New { addr: &entry.vip, port, correction: entry.correction };
     let rewritten = nat::rewrite(frame, &packet, End::Source, new, sum, checksum);
     if rewritten.and_then(|()| l2::redirect(frame, hop.macs)).is_none() {

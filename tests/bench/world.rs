@@ -16,7 +16,9 @@ use lb_common::reason::Reason;
 use lb_userspace::agent::apply;
 use lb_userspace::dataplane::counters::Counters;
 use lb_userspace::dataplane::{Dataplane, Options, Sizes, Tables};
-use lb_userspace::model::{Announce, Backend, Desired, Listen, Mode, OnDown, Protocol, Service, Tracking};
+use lb_userspace::model::{
+    Announce, Backend, Desired, Listen, Mode, OnDown, Ports, Protocol, Service, Tracking,
+};
 use lb_userspace::plan::{self, HealthMap, NextHop, Observed, Plan, RingCache};
 
 use crate::packets::{Family, SERVICE_PORT};
@@ -75,7 +77,7 @@ impl Setup {
             listen: Listen {
                 protocol: Protocol::Tcp,
                 address: self.family.service(number),
-                port: SERVICE_PORT,
+                ports: Ports::One(SERVICE_PORT),
             },
             mode: self.mode,
             check: None,

@@ -11,7 +11,9 @@ use lb_tests::kernel::{FlowId, Kernel, Owner};
 use lb_tests::require;
 use lb_userspace::dataplane::interfaces::index_of;
 use lb_userspace::lab::{Namespace, veth};
-use lb_userspace::model::{Announce, Backend, Desired, Listen, Mode, OnDown, Protocol, Service, Tracking};
+use lb_userspace::model::{
+    Announce, Backend, Desired, Listen, Mode, OnDown, Ports, Protocol, Service, Tracking,
+};
 use lb_userspace::plan::NextHop;
 
 /// The loopback's index in every namespace: packets come in there unless a test says otherwise.
@@ -62,7 +64,11 @@ impl Served {
     fn model(&self) -> Service {
         Service {
             name: self.name.into(),
-            listen: Listen { protocol: self.protocol, address: self.vip.ip(), port: self.vip.port() },
+            listen: Listen {
+                protocol: self.protocol,
+                address: self.vip.ip(),
+                ports: Ports::One(self.vip.port()),
+            },
             mode: self.mode,
             check: None,
             on_down: OnDown::Rehash,

@@ -16,5 +16,6 @@ mod model;
 mod nat;
 mod not_ours;
 mod nowhere;
+mod ranges;
 mod verifier;
 mod way_back;

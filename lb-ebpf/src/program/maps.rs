@@ -9,8 +9,9 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{
-    BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, Key, NeighbourEntry, RangesEntry, ReasonCounters, Report,
-    ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, event, limits, settings,
+    BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, Key, NeighbourEntry, RangesEntry,
+    ReasonCounters, Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, event, limits,
+    settings,
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::pipeline::{Hop, Tables};

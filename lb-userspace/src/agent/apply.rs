@@ -1,7 +1,7 @@
 //! Carrying out the steps of a plan.
 
 use crate::dataplane::Tables;
-use crate::dataplane::tables::{Full, OutOfRange};
+use crate::dataplane::tables::{Full, OutOfRange, RangesError};
 use crate::plan::Step;
 use lb_common::abi::ReverseEntry;
 
@@ -11,6 +11,9 @@ pub enum ApplyError {
     /// A two-choice table has no place.
     #[error(transparent)]
     Full(#[from] Full),
+    /// A list of ranges cannot be written.
+    #[error(transparent)]
+    Ranges(#[from] RangesError),
     /// A place that is not in the table: the plan was made for other tables.
     #[error(transparent)]
     OutOfRange(#[from] OutOfRange),
@@ -30,7 +33,11 @@ pub(crate) fn stretches(steps: &[Step]) -> impl Iterator<Item = &[Step]> {
     let takes = |step: &Step| {
         matches!(
             step,
-            Step::RemoveService { .. } | Step::RemoveReverse { .. } | Step::ForgetFlows { .. } | Step::Grace
+            Step::RemoveService { .. }
+                | Step::RemoveReverse { .. }
+                | Step::Ranges { .. }
+                | Step::ForgetFlows { .. }
+                | Step::Grace
         )
     };
     steps.chunk_by(move |one, next| !takes(one) && !takes(next))
@@ -78,6 +85,7 @@ fn one_stretch(tables: &mut Tables, steps: &[Step]) -> Result<(), ApplyError> {
             Step::RemoveReverse { key, .. } => {
                 tables.reverse.remove(key);
             }
+            Step::Ranges { key, list } => tables.ranges.set(key, list)?,
             Step::Grace => tables.grace.synchronize(),
             Step::ZeroReasons { .. }
             | Step::ZeroCounters { .. }

@@ -1,7 +1,7 @@
 //! Arbitrary valid configurations, for property tests.
 
 use crate::model::{
-    Admin, Announce, AttachMode, Backend, Check, CheckKind, Desired, HttpMethod, Listen, Mode, OnDown,
+    Admin, Announce, AttachMode, Backend, Check, CheckKind, Desired, HttpMethod, Listen, Mode, OnDown, Ports,
     Protocol, Service, Tracking,
 };
 use lb_common::maglev;
@@ -40,6 +40,21 @@ fn check() -> impl Strategy<Value = Check> {
         })
 }
 
+fn ports() -> impl Strategy<Value = Ports> {
+    let range = (1_u16..=65_000, 1_u16..500).prop_map(|(first, more)| Ports::Range(first, first + more));
+    prop_oneof![4 => (1_u16..).prop_map(Ports::One), 1 => range, 1 => Just(Ports::Any)]
+}
+
+/// The port of a backend in NAT mode. In a service with several ports each address has one answer.
+fn own_port(ports: Ports, host: u8, port: u16) -> u16 {
+    let first = u16::from(host);
+    match ports {
+        Ports::One(_) => port,
+        Ports::Range(..) if host % 2 == 0 && ports.at_backend(first).is_some() => first,
+        Ports::Range(..) | Ports::Any => 0,
+    }
+}
+
 fn admin() -> impl Strategy<Value = Admin> {
     // Until the year 9999, the last that the text can say.
     let until = option::of(0_u64..253_402_300_800);
@@ -61,13 +76,13 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
     );
     let backends = vec((1_u8..=250, 1_u16.., 0..=Backend::MAX_WEIGHT, admin()), 0..6);
     let name = "[a-zA-Z0-9][a-zA-Z0-9._-]{0,20}";
-    (name, any::<bool>(), 1_u16.., words, option::of(check()), 1_u64..86_400, backends).prop_map(
+    (name, any::<bool>(), ports(), words, option::of(check()), 1_u64..86_400, backends).prop_map(
         move |(
             name,
             v6,
-            port,
+            ports,
             (protocol, mode, on_down, announce, tracking, ring_size),
-            check,
+            mut check,
             idle,
             backends,
         )| {
@@ -78,14 +93,17 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
                     Ipv4Addr::new(10, net, index, host).into()
                 }
             };
-            let backends = backends.into_iter().map(|(host, own_port, weight, admin)| {
-                let port = if mode == Mode::L2 { port } else { own_port };
+            if let Some(check) = check.as_mut().filter(|_| ports.is_wide()) {
+                check.port.get_or_insert(80);
+            }
+            let backends = backends.into_iter().map(|(host, port, weight, admin)| {
+                let port = if mode == Mode::L2 { ports.backend_port() } else { own_port(ports, host, port) };
                 let address = SocketAddr::new(address(1, host), port);
                 (address, Backend { address, weight, admin })
             });
             Service {
                 name: format!("{name}{index}"),
-                listen: Listen { protocol, address: address(0, 1), port },
+                listen: Listen { protocol, address: address(0, 1), ports },
                 mode,
                 check,
                 on_down,

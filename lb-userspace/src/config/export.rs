@@ -1,7 +1,7 @@
 //! [`Desired`] → the shape and the text that mean it: only what differs from the defaults, in the manual's order.
 
 use super::file::{self, Agent, CheckTable, Draining, File, Interface, InterfaceTable};
-use crate::model::{Admin, AttachMode, Backend, Check, CheckKind, Desired, HttpMethod, Service};
+use crate::model::{Admin, AttachMode, Backend, Check, CheckKind, Desired, HttpMethod, Service, shown};
 use lb_common::maglev;
 use std::net::SocketAddr;
 use std::time::{Duration, UNIX_EPOCH};
@@ -57,7 +57,7 @@ pub fn service(service: &Service) -> file::Service {
 /// The shape of a backend.
 pub fn backend(backend: &Backend) -> file::Backend {
     file::Backend {
-        address: backend.address.to_string(),
+        address: shown(&backend.address),
         weight: (backend.weight != Backend::DEFAULT_WEIGHT).then_some(i64::from(backend.weight)),
         draining: match backend.admin {
             Admin::Active => None,

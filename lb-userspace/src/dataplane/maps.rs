@@ -4,12 +4,15 @@ use std::io;
 
 use aya::maps::{Map, MapData, MapError};
 use lb_common::abi::{
-    BackendEntry, Filter, NeighbourEntry, Plain, RangesEntry, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, names,
+    BackendEntry, Filter, NeighbourEntry, Plain, RangesEntry, ReverseEntry, RingLine, RouteEntry,
+    ServiceEntry, Settings, names,
 };
 use std::os::fd::AsFd;
 
 use super::pins::Pins;
-use super::tables::{Backends, Grace, Ranges, Region, Reverse, Rings, Routes, SettingsTable, Tables, TwoChoice};
+use super::tables::{
+    Backends, Grace, Ranges, Region, Reverse, Rings, Routes, SettingsTable, Tables, TwoChoice,
+};
 
 /// A map cannot be used.
 #[derive(Debug, thiserror::Error)]

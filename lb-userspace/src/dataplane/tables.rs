@@ -5,8 +5,8 @@
 
 mod backends;
 pub mod grace;
-pub mod region;
 mod ranges;
+pub mod region;
 mod reverse;
 mod rings;
 mod routes;
@@ -18,8 +18,8 @@ use lb_common::abi::{NeighbourEntry, ServiceEntry, limits};
 use super::Sizes;
 pub use backends::Backends;
 pub use grace::Grace;
-pub use region::{OutOfRange, Region};
 pub use ranges::{Ranges, RangesError};
+pub use region::{OutOfRange, Region};
 pub use reverse::Reverse;
 pub use rings::Rings;
 pub use routes::{Published, Routes, TooManyRoutes};

@@ -10,6 +10,9 @@ mod service;
 mod step;
 #[cfg(test)]
 mod tests;
+mod wide;
+#[cfg(test)]
+mod wide_tests;
 
 pub use ring::{RingCache, Share};
 pub(crate) use service::key;
@@ -21,6 +24,7 @@ use crate::model::{Desired, Health, Service};
 use allocate::Allocator;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use wide::Wide;
 
 /// Health of backends, by service and address. One that is not here is unknown.
 pub type HealthMap = BTreeMap<String, BTreeMap<SocketAddr, Health>>;
@@ -144,15 +148,20 @@ fn plan_these<'a>(
     let installed: BTreeMap<u32, _> = tables.services.iter().map(|entry| (entry.id, entry)).collect();
     let known = |name: &str| observed.ids.get(name).and_then(|id| installed.get(id)).copied();
 
+    let mut wide = Wide::new(tables);
+
     // Services that are gone make room first.
     let kept: BTreeSet<u32> =
         desired.services.keys().filter_map(|name| observed.ids.get(name)).copied().collect();
-    for entry in installed.values() {
-        if !kept.contains(&entry.id) {
-            let name = observed.ids.iter().find(|(_, id)| **id == entry.id).map(|(name, _)| name.clone());
-            service::remove(&mut plan, name, entry, tables, &allocator);
-            allocator.release(entry);
-        }
+    let gone = || installed.values().filter(|entry| !kept.contains(&entry.id));
+    gone().for_each(|entry| wide.forget(&mut plan, entry));
+    if !plan.steps.is_empty() {
+        plan.steps.push(Step::Grace);
+    }
+    for entry in gone() {
+        let name = observed.ids.iter().find(|(_, id)| **id == entry.id).map(|(name, _)| name.clone());
+        service::remove(&mut plan, name, entry, tables, &allocator);
+        allocator.release(entry);
     }
     if !plan.steps.is_empty() {
         plan.steps.push(Step::Grace);
@@ -164,8 +173,17 @@ fn plan_these<'a>(
     let mut gone = Vec::new();
     for wanted in wanted {
         let entry = known(&wanted.name);
-        gone.extend(service::reconcile(&mut plan, wanted, entry, observed, tables, &mut allocator, rings)?);
+        gone.extend(service::reconcile(
+            &mut plan,
+            wanted,
+            entry,
+            observed,
+            tables,
+            (&mut allocator, &mut wide),
+            rings,
+        )?);
     }
+    wide.settle(&mut plan, desired, &allocator);
     if !gone.is_empty() {
         // Once for all of them: then nobody counts for them any more, and their places may be given out.
         plan.steps.push(Step::Grace);

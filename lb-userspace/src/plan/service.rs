@@ -1,12 +1,14 @@
 //! One service: what its tables should hold, and the steps from what they hold.
 
 use super::step::{Step, Why};
+use super::wide::Wide;
 use super::{Allocator, Moves, NextHop, Observed, Plan, PlanError, RingCache};
 use crate::dataplane::tables::Tables;
 use crate::model::{Admin, Backend, Health, Mode, OnDown, Protocol, Service, Tracking};
-use lb_common::abi::{BackendEntry, Correction, Key, ReverseEntry, ServiceEntry, backend, service};
+use lb_common::abi::{BackendEntry, Correction, Key, ReverseEntry, ServiceEntry, backend, ranges, service};
 use lb_common::{hash, maglev, slot::Slot};
 use std::cell::{Cell, OnceCell};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 /// Entries that a service gets at least: room to grow without moving.
@@ -14,12 +16,33 @@ const LEAST_CAPACITY: u32 = 16;
 
 /// The key that a service is found by.
 pub(crate) fn key(service: &Service) -> Key {
-    let protocol = protocol(service.listen.protocol);
-    Key::endpoint(service.listen.address.into(), service.listen.port.to_be(), protocol)
+    let (listen, protocol) = (service.listen, protocol(service.listen.protocol));
+    let make = if listen.ports.is_wide() { Key::wide } else { Key::endpoint };
+    make(listen.address.into(), listen.ports.first().to_be(), protocol)
+}
+
+/// The last port of what a service listens on, as it stands in its entry.
+fn last(service: &Service) -> u16 {
+    if service.listen.ports.is_wide() { service.listen.ports.last().to_be() } else { 0 }
+}
+
+/// The key that a backend's replies are found by, and their last port, for a service with this key and last port.
+pub(super) fn way(service: &Key, last: u16, backend: &BackendEntry) -> (Key, u16) {
+    if !service.is_wide() {
+        return (Key::endpoint(backend.addr, backend.port, service.protocol()), 0);
+    }
+    let first = if backend.port == 0 { service.port() } else { backend.port };
+    let end = u16::from_be(last).wrapping_sub(u16::from_be(service.port())).wrapping_add(u16::from_be(first));
+    (Key::wide(backend.addr, first, service.protocol()), end.to_be())
+}
+
+/// A range in a list of `RANGES`.
+pub(super) fn span(key: &Key, last: u16) -> u32 {
+    ranges::word(u16::from_be(key.port()), u16::from_be(last))
 }
 
 /// The IP protocol number.
-fn protocol(protocol: Protocol) -> u8 {
+pub(super) fn protocol(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => lb_common::addr::TCP,
         Protocol::Udp => lb_common::addr::UDP,
@@ -64,12 +87,12 @@ fn permissions(wanted: &Service, backend: &Backend, observed: &Observed<'_>) -> 
 }
 
 /// An entry of `BACKENDS`; one beyond the table is empty, which the allocator never gives out.
-fn entry_at(tables: &Tables, index: u32) -> BackendEntry {
+pub(super) fn entry_at(tables: &Tables, index: u32) -> BackendEntry {
     tables.backends.get(index).unwrap_or_default()
 }
 
 /// The way back that is installed for a backend.
-fn found(tables: &Tables, key: &Key) -> Option<ReverseEntry> {
+pub(super) fn found(tables: &Tables, key: &Key) -> Option<ReverseEntry> {
     tables.reverse.find(key)
 }
 
@@ -110,7 +133,7 @@ pub(super) fn reconcile(
     installed: Option<ServiceEntry>,
     observed: &Observed<'_>,
     tables: &Tables,
-    allocator: &mut Allocator<'_>,
+    (allocator, wide): (&mut Allocator<'_>, &mut Wide<'_>),
     rings: &mut RingCache,
 ) -> Result<Vec<Step>, PlanError> {
     let name = &wanted.name;
@@ -130,7 +153,7 @@ pub(super) fn reconcile(
         seed: hash::service_seed(name, observed.seed),
         flags: flags(wanted),
         sum: key(wanted).sum(),
-        last: 0,
+        last: last(wanted),
         past: installed.map_or_else(|| allocator.row(name), |e| Ok(e.past))?,
         reserved: 0,
     };
@@ -156,6 +179,12 @@ pub(super) fn reconcile(
         }
     }
     reverse_steps(plan, wanted, &entry, &target, tables, allocator);
+    if wanted.mode == Mode::Nat && entry.key.is_wide() {
+        for backend in target.entries.iter().filter(|e| is_used(e)) {
+            let (way, last) = way(&entry.key, entry.last, backend);
+            wide.grow(plan, way, span(&way, last));
+        }
+    }
     if let Some(was) = installed.filter(|_| moved) {
         let place = ServiceEntry { backends: entry.backends, capacity: entry.capacity, ..was };
         plan.steps.push(Step::Service { service: name.clone(), entry: place, new: false });
@@ -170,7 +199,11 @@ pub(super) fn reconcile(
         plan.steps.push(Step::Service { service: name.clone(), entry, new: installed.is_none() });
     }
     if let Some(was) = installed.filter(|was| was.key != entry.key) {
-        plan.steps.push(Step::RemoveService { service: Some(name.clone()), key: was.key });
+        if was.key.is_wide() || entry.key.is_wide() {
+            wide.moved(name, was.key);
+        } else {
+            plan.steps.push(Step::RemoveService { service: Some(name.clone()), key: was.key });
+        }
     }
     let past = entry.past;
     let mut gone = Vec::new();
@@ -184,17 +217,22 @@ pub(super) fn reconcile(
             gone.push(Step::KeepCounters { service: name.clone(), from, into });
         }
     }
-    let same_protocol = installed.is_some_and(|was| was.key.protocol() == entry.key.protocol());
-    let stale = old.entries.iter().filter(|e| is_used(e)).filter(|was| {
-        let kept = target.entries.iter().any(|is| is_used(is) && is.addr == was.addr && is.port == was.port);
-        !(kept && wanted.mode == Mode::Nat && same_protocol)
-    });
-    let keys: Vec<Key> = installed
-        .into_iter()
-        .flat_map(|e| stale.clone().map(move |b| Key::endpoint(b.addr, b.port, e.key.protocol())))
-        .collect();
+    let Some(was) = installed else { return Ok(gone) };
+    let kept: HashSet<Key> = match wanted.mode {
+        Mode::Nat => ways(&entry, &target.entries).collect(),
+        Mode::L2 => HashSet::new(),
+    };
+    let stale = ways(&was, &old.entries).filter(|way| !kept.contains(way));
+    let (late, keys): (Vec<Key>, Vec<Key>) = stale.partition(Key::is_wide);
+    late.into_iter().for_each(|way| wide.stale(name, entry.id, way));
     remove_reverse(plan, Some(name), entry.id, &keys, tables, allocator);
     Ok(gone)
+}
+
+/// The keys that replies of a service's backends are found by.
+fn ways(service: &ServiceEntry, backends: &[BackendEntry]) -> impl Iterator<Item = Key> {
+    let used = backends.iter().filter(|backend| backend.generation != 0);
+    used.map(|backend| way(&service.key, service.last, backend).0)
 }
 
 /// The block as it should be: known backends keep their index, new ones take free ones, a full block moves.
@@ -360,7 +398,7 @@ fn reverse_steps(
         return;
     }
     for backend in target.entries.iter().filter(|e| e.generation != 0) {
-        let key = Key::endpoint(backend.addr, backend.port, entry.key.protocol());
+        let (key, _) = way(&entry.key, entry.last, backend);
         let reverse = ReverseEntry {
             key,
             service: entry.id,
@@ -368,7 +406,7 @@ fn reverse_steps(
             vip: entry.key.addr,
             port: entry.key.port(),
             sum: key.sum(),
-            correction: Correction::new((backend.addr, backend.port), (entry.key.addr, entry.key.port())),
+            correction: Correction::new((backend.addr, key.port()), (entry.key.addr, entry.key.port())),
             reserved: [0; 3],
         };
         if found(tables, &reverse.key) != Some(reverse) {
@@ -405,7 +443,7 @@ pub(super) fn remove(
     let block = Block::read(tables, entry.backends, entry.capacity);
     plan.steps.push(Step::RemoveService { service: name.clone(), key: entry.key });
     let used = || block.entries.iter().enumerate().filter(|(_, e)| e.generation != 0);
-    let keys: Vec<Key> = used().map(|(_, b)| Key::endpoint(b.addr, b.port, entry.key.protocol())).collect();
+    let keys: Vec<Key> = ways(entry, &block.entries).collect();
     remove_reverse(plan, name.as_ref(), entry.id, &keys, tables, allocator);
     for (n, was) in used() {
         let service = name.clone().unwrap_or_default();

@@ -5,7 +5,7 @@ use super::*;
 use crate::agent::touched::Touched;
 use crate::dataplane::tables::Tables;
 use crate::model::{
-    Admin, Announce, Backend, Check, CheckKind, Listen, Mode, OnDown, Protocol, Service, Tracking,
+    Admin, Announce, Backend, Check, CheckKind, Listen, Mode, OnDown, Ports, Protocol, Service, Tracking,
 };
 use lb_common::abi::ServiceEntry;
 use lb_common::slot::Slot;
@@ -55,7 +55,7 @@ fn machine() -> Machine {
 fn service(name: &str, port: u16, mode: Mode) -> Service {
     Service {
         name: name.into(),
-        listen: Listen { protocol: Protocol::Tcp, address: [192, 0, 2, 1].into(), port },
+        listen: Listen { protocol: Protocol::Tcp, address: [192, 0, 2, 1].into(), ports: Ports::One(port) },
         mode,
         check: None,
         on_down: OnDown::Rehash,
