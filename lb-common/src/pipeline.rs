@@ -33,7 +33,7 @@ pub trait Tables {
     fn reverse(&self, place: u32) -> Option<&ReverseEntry>;
     /// Size of `REVERSE` minus one.
     fn reverse_mask(&self) -> u32;
-    /// The first port of the range in `RANGES` that holds a key's port, see [`crate::wide::look`].
+    /// Whose range in `RANGES` holds a key's port, see [`crate::wide::look`].
     fn range(&self, key: &Key) -> Option<u16>;
     /// The entry of `FILTER`.
     fn filter(&self) -> Option<&Filter>;
@@ -241,12 +241,11 @@ pub(crate) fn towards<const WIDE: bool, F: Frame + ?Sized, T: Tables>(
     }
     let Settled { sum, checksum, .. } = settled;
     let rewritten = if service.flags & NAT != 0 {
-        let port = if WIDE {
-            wide::shifted(packet.dst_port, service.key.port(), backend.port)
-        } else {
-            backend.port
-        };
-        let new = New { addr: &backend.addr, port, correction: backend.correction };
+        let (mut port, mut correction) = (backend.port, backend.correction);
+        if WIDE && service.key.is_wide() {
+            (port, correction) = wide::shifted(packet.dst_port, service.ports[0], port, correction);
+        }
+        let new = New { addr: &backend.addr, port, correction };
         nat::rewrite(frame, &packet, End::Destination, new, sum, checksum)
     } else if checksum != packet.checksum {
         nat::write_checksum(frame, &packet, checksum)
@@ -283,8 +282,11 @@ pub(crate) fn back<const WIDE: bool, F: Frame + ?Sized, T: Tables>(
         return Verdict::stop(entry.service, Reason::Unfinished);
     }
     let Settled { sum, checksum, .. } = settled;
-    let port = if WIDE { wide::shifted(packet.src_port, entry.key.port(), entry.port) } else { entry.port };
-    let new = New { addr: &entry.vip, port, correction: entry.correction };
+    let (mut port, mut correction) = (entry.port, entry.correction);
+    if WIDE && entry.key.is_wide() {
+        (port, correction) = wide::shifted(packet.src_port, entry.first, port, correction);
+    }
+    let new = New { addr: &entry.vip, port, correction };
     let rewritten = nat::rewrite(frame, &packet, End::Source, new, sum, checksum);
     if rewritten.and_then(|()| l2::redirect(frame, hop.macs)).is_none() {
         return Verdict::stop(entry.service, Reason::Truncated);

@@ -1,14 +1,14 @@
 //! Services that listen on ranges of ports, or on every port of an address: exact before range before any.
 //!
-//! Whoever looks for a port finds its range in `RANGES`, and under the range's first port what it belongs to. That is done
-//! by the program for what seldom comes: packets with an exact service or way back never look.
+//! Whoever looks for a port finds in `RANGES` which service its range is of, and under that service's key the rest. That is
+//! done by the program for what seldom comes: packets with an exact service or way back never look.
 
-use crate::abi::ranges::ends;
-use crate::abi::{Key, RangesEntry, ReverseEntry, ServiceEntry};
+use crate::abi::ranges::{ends, service};
+use crate::abi::{Correction, Key, RangesEntry, ReverseEntry, ServiceEntry};
 use crate::packet::{Frame, Packet, Parsed};
 use crate::pipeline::{self, Tables, Verdict};
 use crate::reason::Reason;
-use crate::table;
+use crate::{checksum, table};
 
 /// [`pipeline::flow`] for the program that looks at ranges, too.
 #[inline(always)]
@@ -43,20 +43,24 @@ pub(crate) fn may_be_wide<T: Tables>(tables: &T, packet: &Packet) -> bool {
     tables.filter().is_some_and(|filter| filter.may_be_wide(&packet.dst, &packet.src))
 }
 
-/// The port that `port` becomes when the range that begins with `from` becomes the one that begins with `to`; 0 keeps it.
-/// All in network order.
+/// What a packet's port becomes, and what that does to its checksums.
+///
+/// The range that begins with `from` becomes the one that begins with `to`; 0 keeps the port. All in network order.
 #[inline(always)]
-pub(crate) const fn shifted(port: u16, from: u16, to: u16) -> u16 {
+pub(crate) const fn shifted(port: u16, from: u16, to: u16, correction: Correction) -> (u16, Correction) {
     if to == 0 {
-        return 0;
+        return (0, correction);
     }
-    u16::from_be(port).wrapping_sub(u16::from_be(from)).wrapping_add(u16::from_be(to)).to_be()
+    let new = u16::from_be(port).wrapping_sub(u16::from_be(from)).wrapping_add(u16::from_be(to)).to_be();
+    // Of this packet's own ports: ranges may change while it is looked at.
+    let endpoint = checksum::fold(correction.address as u64 + !port as u64 + new as u64);
+    (new, Correction { endpoint, ..correction })
 }
 
 #[inline(always)]
 fn find_service<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ServiceEntry> {
     let exact = packet.destination();
-    let key = exact.wide_from(tables.range(&exact)?);
+    let key = exact.wide_of(tables.range(&exact)?);
     table::look(
         (&key, table::hash(&key)),
         tables.service_mask(),
@@ -68,7 +72,7 @@ fn find_service<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a Ser
 #[inline(always)]
 fn find_way<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ReverseEntry> {
     let exact = packet.source();
-    let key = exact.wide_from(tables.range(&exact.of_source())?);
+    let key = exact.wide_of(tables.range(&exact.of_source())?);
     table::look(
         (&key, table::hash(&key)),
         tables.reverse_mask(),
@@ -77,7 +81,7 @@ fn find_way<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a Reverse
     )
 }
 
-/// Looks in `RANGES` for the range at a key's address that holds its port: the range's first port, in network order.
+/// Looks in `RANGES` for the range at a key's address that holds its port: the service's id, as keys have it.
 #[inline(always)]
 pub fn look<'a>(key: &Key, mask: u32, at: impl Fn(u32) -> Option<&'a RangesEntry>) -> Option<u16> {
     let port = u16::from_be(key.port());
@@ -86,7 +90,7 @@ pub fn look<'a>(key: &Key, mask: u32, at: impl Fn(u32) -> Option<&'a RangesEntry
     for word in entry.list() {
         let (first, last) = ends(*word);
         if first <= port && port <= last {
-            return Some(first.to_be());
+            return Some(service(*word) as u16);
         }
     }
     None
@@ -96,7 +100,7 @@ pub fn look<'a>(key: &Key, mask: u32, at: impl Fn(u32) -> Option<&'a RangesEntry
 #[inline(always)]
 pub const fn pack(found: Option<u16>) -> u64 {
     match found {
-        Some(first) => first as u64,
+        Some(service) => service as u64,
         None => u64::MAX,
     }
 }
@@ -110,35 +114,34 @@ pub const fn unpack(word: u64) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::abi::ranges::{ANY, word};
+    use crate::abi::ranges::word;
     use crate::addr::{Addr, TCP, UDP};
-
-    fn first(entry: &RangesEntry, port: u16) -> Option<u16> {
-        let key = Key::endpoint(Addr::v4(7), port.to_be(), TCP);
-        look(&key, 0, |_| Some(entry)).map(u16::from_be)
-    }
 
     #[test]
     fn ranges_end_where_they_say_and_every_port_comes_last() {
+        let key = |port: u16| Key::endpoint(Addr::v4(7), port.to_be(), TCP);
         let mut entry = RangesEntry { key: Key::ranges(Addr::v4(7), TCP), ..RangesEntry::default() };
-        entry.lists[0][..2].copy_from_slice(&[word(80, 80), word(8000, 8999)]);
-        entry.lists[1][..2].copy_from_slice(&[word(8000, 8999), ANY]);
-        let seen = [79, 80, 81, 7999, 8000, 8999, 9000, 65_535].map(|port| first(&entry, port));
-        assert_eq!(seen, [None, Some(80), None, None, Some(8000), Some(8000), None, None]);
+        entry.lists[0][..2].copy_from_slice(&[word(80, 81, 1), word(8000, 8999, 2)]);
+        entry.lists[1][..2].copy_from_slice(&[word(8000, 8999, 2), word(0, 65_535, 3)]);
+        let seen =
+            |entry: &RangesEntry, ports: [u16; 8]| ports.map(|port| look(&key(port), 0, |_| Some(entry)));
+        let (one, two, any) = (Some(1), Some(2), Some(3));
+        let ports = [79, 80, 81, 82, 7999, 8000, 8999, 9000];
+        assert_eq!(seen(&entry, ports), [None, one, one, None, None, two, two, None]);
         entry.bank = 1;
-        let seen = [1, 7999, 8000, 8999, 9000, 65_535].map(|port| first(&entry, port));
-        assert_eq!(seen, [Some(0), Some(0), Some(8000), Some(8000), Some(0), Some(0)]);
+        assert_eq!(seen(&entry, ports), [any, any, any, any, any, two, two, any]);
         let other = Key::endpoint(Addr::v4(7), 80_u16.to_be(), UDP);
         assert_eq!(look(&other, 0, |_| Some(&entry)), None);
-        assert_eq!(look(&Key::endpoint(Addr::v4(7), 80, TCP).of_source(), 0, |_| Some(&entry)), None);
+        assert_eq!(look(&key(80).of_source(), 0, |_| Some(&entry)), None);
     }
 
     #[test]
     fn ports_shift_with_their_range() {
         let be = |port: u16| port.to_be();
-        assert_eq!(shifted(be(8042), be(8000), be(9000)), be(9042));
-        assert_eq!(shifted(be(9042), be(9000), be(80)), be(122));
-        assert_eq!(shifted(be(8042), be(8000), 0), 0, "keeps");
+        let none = Correction::default();
+        assert_eq!(shifted(be(8042), be(8000), be(9000), none).0, be(9042));
+        assert_eq!(shifted(be(9042), be(9000), be(80), none).0, be(122));
+        assert_eq!(shifted(be(8042), be(8000), 0, none), (0, none), "keeps");
     }
 
     #[test]

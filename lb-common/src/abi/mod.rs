@@ -92,7 +92,7 @@ abi!(Key, 20);
 
 /// Bits of [`Key::tag`].
 pub mod tag {
-    /// The port is the first of a range of ports, 0 for every port: no packet's own key is such.
+    /// A service's id stands where the port does: what belongs to several ports. No packet's own key is such.
     pub const WIDE: u32 = 1 << 24;
     /// In `RANGES`: the ranges are those of backends that answer.
     pub const SOURCE: u32 = 1 << 25;
@@ -131,16 +131,16 @@ impl Key {
         Self::new(family, addr, port as u32 | (protocol as u32) << 16)
     }
 
-    /// The key of a range of ports that begins with `first`, in network order; 0 for every port.
+    /// The key of what belongs to several ports of a service. Ids above 16 bits have none.
     #[inline(always)]
-    pub const fn wide(addr: Addr, first: u16, protocol: u8) -> Self {
-        Self::endpoint(addr, 0, protocol).wide_from(first)
+    pub const fn wide(addr: Addr, service: u16, protocol: u8) -> Self {
+        Self::endpoint(addr, 0, protocol).wide_of(service)
     }
 
-    /// The key of the range at the same address that begins with `first`.
+    /// The same at the address of another key.
     #[inline(always)]
-    pub(crate) const fn wide_from(self, first: u16) -> Self {
-        Self { tag: self.with_port(first).tag | tag::WIDE, ..self }
+    pub(crate) const fn wide_of(self, service: u16) -> Self {
+        Self { tag: self.with_port(service).tag | tag::WIDE, ..self }
     }
 
     /// The key of an address's ranges, see [`ranges`].
@@ -167,7 +167,7 @@ impl Key {
         Self { tag: self.tag & !0xffff | port as u32, ..self }
     }
 
-    /// Whether this is a range of ports.
+    /// Whether this is the key of several ports.
     #[inline(always)]
     pub const fn is_wide(&self) -> bool {
         self.tag & tag::WIDE != 0

@@ -37,11 +37,11 @@ pub struct ServiceEntry {
     pub flags: u32,
     /// [`Key::sum`] of its key: what is known beforehand of each packet's pseudo-header.
     pub sum: u16,
-    /// Last port of its range in network order; 0 for one port.
-    pub last: u16,
+    /// Always zero.
+    pub pad: u16,
     /// Row of `COUNTERS` that the agent adds to what backends had counted that are gone.
     pub past: u32,
-    /// Room for what comes.
-    pub reserved: u32,
+    /// First and last port in network order if it listens on several: 0 and 65535 for every one.
+    pub ports: [u16; 2],
 }
 abi!(ServiceEntry, 64);

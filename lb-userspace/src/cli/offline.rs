@@ -173,10 +173,10 @@ fn block<'a>(backends: &'a [BackendEntry], service: &ServiceEntry) -> &'a [Backe
 
 fn listener(entry: &ServiceEntry) -> String {
     let protocol = if entry.key.protocol() == TCP { Protocol::Tcp } else { Protocol::Udp };
-    let ports = match u16::from_be(entry.key.port()) {
-        port if !entry.key.is_wide() => Ports::One(port),
-        0 => Ports::Any,
-        first => Ports::Range(first, u16::from_be(entry.last)),
+    let ports = match entry.ports.map(u16::from_be) {
+        _ if !entry.key.is_wide() => Ports::One(u16::from_be(entry.key.port())),
+        [0, _] => Ports::Any,
+        [first, last] => Ports::Range(first, last),
     };
     Listen { protocol, address: entry.key.addr.into(), ports }.to_string()
 }
@@ -207,10 +207,10 @@ mod tests {
         let key = Key::endpoint(ip.into(), 443_u16.to_be(), TCP);
         let entry = ServiceEntry { key, backends: 1, capacity: 2, ..ServiceEntry::default() };
         assert_eq!(listener(&entry), "tcp://[2001:db8::10]:443");
-        let key = Key::wide(ip.into(), 8000_u16.to_be(), TCP);
-        let range = ServiceEntry { key, last: 8999_u16.to_be(), ..ServiceEntry::default() };
+        let (key, ports) = (Key::wide(ip.into(), 7, TCP), [8000, 8999].map(u16::to_be));
+        let range = ServiceEntry { key, ports, ..ServiceEntry::default() };
         assert_eq!(listener(&range), "tcp://[2001:db8::10]:8000-8999");
-        let any = ServiceEntry { key: Key::wide(ip.into(), 0, TCP), last: u16::MAX, ..range };
+        let any = ServiceEntry { ports: [0, u16::MAX], ..range };
         assert_eq!(listener(&any), "tcp://[2001:db8::10]:*");
         let ip: IpAddr = "10.0.0.11".parse().unwrap();
         let backend = BackendEntry { addr: ip.into(), port: 8443_u16.to_be(), ..BackendEntry::default() };

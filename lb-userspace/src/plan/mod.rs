@@ -15,7 +15,7 @@ mod wide;
 mod wide_tests;
 
 pub use ring::{RingCache, Share};
-pub(crate) use service::key;
+pub(crate) use service::installed;
 pub use step::Step;
 
 use crate::dataplane::Sizes;
@@ -148,7 +148,7 @@ fn plan_these<'a>(
     let installed: BTreeMap<u32, _> = tables.services.iter().map(|entry| (entry.id, entry)).collect();
     let known = |name: &str| observed.ids.get(name).and_then(|id| installed.get(id)).copied();
 
-    let mut wide = Wide::new(tables);
+    let mut wide = Wide::new(desired, tables);
 
     // Services that are gone make room first.
     let kept: BTreeSet<u32> =
@@ -183,7 +183,7 @@ fn plan_these<'a>(
             rings,
         )?);
     }
-    wide.settle(&mut plan, desired, &allocator);
+    wide.settle(&mut plan, &allocator);
     if !gone.is_empty() {
         // Once for all of them: then nobody counts for them any more, and their places may be given out.
         plan.steps.push(Step::Grace);

@@ -4,8 +4,8 @@ use super::step::{Step, Why};
 use super::wide::Wide;
 use super::{Allocator, Moves, NextHop, Observed, Plan, PlanError, RingCache};
 use crate::dataplane::tables::Tables;
-use crate::model::{Admin, Backend, Health, Mode, OnDown, Protocol, Service, Tracking};
-use lb_common::abi::{BackendEntry, Correction, Key, ReverseEntry, ServiceEntry, backend, ranges, service};
+use crate::model::{Admin, Backend, Health, Mode, OnDown, Ports, Protocol, Service, Tracking};
+use lb_common::abi::{BackendEntry, Correction, Key, ReverseEntry, ServiceEntry, backend, service};
 use lb_common::{hash, maglev, slot::Slot};
 use std::cell::{Cell, OnceCell};
 use std::collections::HashSet;
@@ -14,31 +14,43 @@ use std::net::SocketAddr;
 /// Entries that a service gets at least: room to grow without moving.
 const LEAST_CAPACITY: u32 = 16;
 
-/// The key that a service is found by.
-pub(crate) fn key(service: &Service) -> Key {
-    let (listen, protocol) = (service.listen, protocol(service.listen.protocol));
-    let make = if listen.ports.is_wide() { Key::wide } else { Key::endpoint };
-    make(listen.address.into(), listen.ports.first().to_be(), protocol)
+/// The key that a service is found by. With several ports it stays the same, whichever they are.
+fn key(service: &Service, id: u32) -> Key {
+    exact(service).unwrap_or_else(|| {
+        Key::wide(service.listen.address.into(), id as u16, protocol(service.listen.protocol))
+    })
 }
 
-/// The last port of what a service listens on, as it stands in its entry.
-fn last(service: &Service) -> u16 {
-    if service.listen.ports.is_wide() { service.listen.ports.last().to_be() } else { 0 }
+/// The key of a service that listens on one port.
+pub(super) fn exact(service: &Service) -> Option<Key> {
+    let Ports::One(port) = service.listen.ports else { return None };
+    Some(Key::endpoint(service.listen.address.into(), port.to_be(), protocol(service.listen.protocol)))
 }
 
-/// The key that a backend's replies are found by, and their last port, for a service with this key and last port.
-pub(super) fn way(service: &Key, last: u16, backend: &BackendEntry) -> (Key, u16) {
-    if !service.is_wide() {
-        return (Key::endpoint(backend.addr, backend.port, service.protocol()), 0);
+/// First and last port of a service as they stand in its entry.
+fn ports(service: &Service) -> [u16; 2] {
+    let ports = service.listen.ports;
+    if ports.is_wide() { [ports.first().to_be(), ports.last().to_be()] } else { [0; 2] }
+}
+
+/// The entry of a service, found by where it listens.
+pub(crate) fn installed(service: &Service, tables: &Tables) -> Option<ServiceEntry> {
+    match exact(service) {
+        Some(key) => tables.services.find(&key).map(|(_, entry)| entry),
+        None => tables
+            .services
+            .iter()
+            .find(|entry| entry.key == key(service, entry.id) && entry.ports == ports(service)),
     }
-    let first = if backend.port == 0 { service.port() } else { backend.port };
-    let end = u16::from_be(last).wrapping_sub(u16::from_be(service.port())).wrapping_add(u16::from_be(first));
-    (Key::wide(backend.addr, first, service.protocol()), end.to_be())
 }
 
-/// A range in a list of `RANGES`.
-pub(super) fn span(key: &Key, last: u16) -> u32 {
-    ranges::word(u16::from_be(key.port()), u16::from_be(last))
+/// The key that a backend's replies are found by.
+pub(super) fn way(service: &ServiceEntry, backend: &BackendEntry) -> Key {
+    if service.key.is_wide() {
+        Key::wide(backend.addr, service.key.port(), service.key.protocol())
+    } else {
+        Key::endpoint(backend.addr, backend.port, service.key.protocol())
+    }
 }
 
 /// The IP protocol number.
@@ -143,19 +155,20 @@ pub(super) fn reconcile(
     };
     let target = target_block(plan, wanted, &old, observed, allocator)?;
     let moved = installed.is_some() && target.start != old.start;
+    let id = installed.map_or_else(|| allocator.id(name), |e| Ok(e.id))?;
     let entry = ServiceEntry {
-        key: key(wanted),
-        id: installed.map_or_else(|| allocator.id(name), |e| Ok(e.id))?,
+        key: key(wanted, id),
+        id,
         ring: installed.map_or_else(|| allocator.ring(name, wanted.ring_size), |e| Ok(e.ring))?,
         slots: wanted.ring_size,
         backends: target.start,
         capacity: target.entries.len() as u32,
         seed: hash::service_seed(name, observed.seed),
         flags: flags(wanted),
-        sum: key(wanted).sum(),
-        last: last(wanted),
+        sum: key(wanted, id).sum(),
+        pad: 0,
         past: installed.map_or_else(|| allocator.row(name), |e| Ok(e.past))?,
-        reserved: 0,
+        ports: ports(wanted),
     };
     plan.ids.insert(name.clone(), entry.id);
     if installed.is_none() {
@@ -179,12 +192,7 @@ pub(super) fn reconcile(
         }
     }
     reverse_steps(plan, wanted, &entry, &target, tables, allocator);
-    if wanted.mode == Mode::Nat && entry.key.is_wide() {
-        for backend in target.entries.iter().filter(|e| is_used(e)) {
-            let (way, last) = way(&entry.key, entry.last, backend);
-            wide.grow(plan, way, span(&way, last));
-        }
-    }
+    wide.grow(plan, wanted, entry.id);
     if let Some(was) = installed.filter(|_| moved) {
         let place = ServiceEntry { backends: entry.backends, capacity: entry.capacity, ..was };
         plan.steps.push(Step::Service { service: name.clone(), entry: place, new: false });
@@ -199,11 +207,7 @@ pub(super) fn reconcile(
         plan.steps.push(Step::Service { service: name.clone(), entry, new: installed.is_none() });
     }
     if let Some(was) = installed.filter(|was| was.key != entry.key) {
-        if was.key.is_wide() || entry.key.is_wide() {
-            wide.moved(name, was.key);
-        } else {
-            plan.steps.push(Step::RemoveService { service: Some(name.clone()), key: was.key });
-        }
+        wide.moved(name, was.key);
     }
     let past = entry.past;
     let mut gone = Vec::new();
@@ -223,16 +227,14 @@ pub(super) fn reconcile(
         Mode::L2 => HashSet::new(),
     };
     let stale = ways(&was, &old.entries).filter(|way| !kept.contains(way));
-    let (late, keys): (Vec<Key>, Vec<Key>) = stale.partition(Key::is_wide);
-    late.into_iter().for_each(|way| wide.stale(name, entry.id, way));
-    remove_reverse(plan, Some(name), entry.id, &keys, tables, allocator);
+    stale.for_each(|way| wide.stale(name, entry.id, way));
     Ok(gone)
 }
 
 /// The keys that replies of a service's backends are found by.
 fn ways(service: &ServiceEntry, backends: &[BackendEntry]) -> impl Iterator<Item = Key> {
     let used = backends.iter().filter(|backend| backend.generation != 0);
-    used.map(|backend| way(&service.key, service.last, backend).0)
+    used.map(|backend| way(service, backend))
 }
 
 /// The block as it should be: known backends keep their index, new ones take free ones, a full block moves.
@@ -256,7 +258,7 @@ fn target_block(
     let mut free =
         (0..target.entries.len()).filter(|n| old.entries.get(*n).is_none_or(|e| e.generation == 0));
     let mut keep = vec![false; target.entries.len()];
-    let listen = key(wanted);
+    let (vip, port) = (wanted.listen.address.into(), wanted.listen.ports.first().to_be());
     for (addr, backend) in &wanted.backends {
         let hop = observed.next_hops.get(&addr.ip());
         let bits = permissions(wanted, backend, observed);
@@ -279,7 +281,7 @@ fn target_block(
         };
         keep[index] = true;
         let flags = bits | was.flags & backend::flags::RESOLVED;
-        let correction = Correction::new((listen.addr, listen.port()), (was.addr, was.port));
+        let correction = Correction::new((vip, port), (was.addr, was.port));
         target.entries[index] = with_next_hop(BackendEntry { flags, correction, ..was }, hop);
     }
     for (entry, keep) in target.entries.iter_mut().zip(keep) {
@@ -398,16 +400,24 @@ fn reverse_steps(
         return;
     }
     for backend in target.entries.iter().filter(|e| e.generation != 0) {
-        let (key, _) = way(&entry.key, entry.last, backend);
+        let key = way(entry, backend);
+        let [first, _] = entry.ports;
+        let (port, here) = match key.is_wide() {
+            true if backend.port == 0 => (first, first),
+            true => (first, backend.port),
+            false => (entry.key.port(), backend.port),
+        };
         let reverse = ReverseEntry {
             key,
             service: entry.id,
             counters: backend.counters,
             vip: entry.key.addr,
-            port: entry.key.port(),
+            port,
             sum: key.sum(),
-            correction: Correction::new((backend.addr, key.port()), (entry.key.addr, entry.key.port())),
-            reserved: [0; 3],
+            correction: Correction::new((backend.addr, here), (entry.key.addr, port)),
+            first: if key.is_wide() { here } else { 0 },
+            pad: 0,
+            reserved: [0; 2],
         };
         if found(tables, &reverse.key) != Some(reverse) {
             allocator.ways.insert(reverse.key);

@@ -99,7 +99,7 @@ pub enum Step {
         /// The address, see [`Key::ranges`].
         key: Key,
         /// The ranges, in the order in which they are looked at; none: the address is taken out.
-        list: Vec<u32>,
+        list: Vec<u64>,
     },
     /// Everybody who may still read what was taken out is waited for.
     Grace,
@@ -125,7 +125,7 @@ pub enum Why {
 }
 
 /// A range of a list, for people.
-fn range(word: u32) -> Ports {
+fn range(word: u64) -> Ports {
     match ranges::ends(word) {
         (0, _) => Ports::Any,
         (first, last) => Ports::Range(first, last),

@@ -1,20 +1,22 @@
-//! Ranges of ports: which lists `RANGES` should hold, and when they change.
+//! Services that listen on several ports: which lists `RANGES` should hold, and when they change.
 //!
-//! A list comes into force at once, for all its ranges: services that gain one are in the table before, services that lose
-//! one until everybody who has seen the old list is done. So no packet of an address goes nowhere while its ranges change.
+//! A list comes into force at once, for all its ranges. What it names is in the tables before, and what only the old one
+//! named stays until everybody who has seen that is done: while ranges change, each packet belongs to its old service or to
+//! its new one.
 
-use super::service::{entry_at, found, key, protocol, span, way};
+use super::service::{entry_at, exact, found, protocol, way};
 use super::{Allocator, Plan, Step};
 use crate::dataplane::tables::Tables;
-use crate::model::{Desired, Mode};
-use lb_common::abi::ranges::{ANY, PER_ADDRESS, word};
+use crate::model::{Desired, Mode, Service};
+use lb_common::abi::ranges::{PER_ADDRESS, ends, service, word};
 use lb_common::abi::{Key, ServiceEntry};
 use std::collections::{BTreeMap, HashSet};
 
 /// The lists as they are after the steps so far, and what has to wait for the last ones.
 pub(super) struct Wide<'a> {
+    desired: &'a Desired,
     tables: &'a Tables,
-    lists: BTreeMap<Key, Vec<u32>>,
+    lists: BTreeMap<Key, Vec<u64>>,
     /// Services that listen elsewhere now: name, and the key that they had.
     moved: Vec<(String, Key)>,
     /// Ways back that nothing needs: name and id of the service, and the key.
@@ -22,27 +24,28 @@ pub(super) struct Wide<'a> {
 }
 
 impl<'a> Wide<'a> {
-    pub(super) fn new(tables: &'a Tables) -> Self {
-        Self { tables, lists: BTreeMap::new(), moved: Vec::new(), stale: Vec::new() }
+    pub(super) fn new(desired: &'a Desired, tables: &'a Tables) -> Self {
+        Self { desired, tables, lists: BTreeMap::new(), moved: Vec::new(), stale: Vec::new() }
     }
 
-    fn list(&self, key: &Key) -> Vec<u32> {
+    fn list(&self, key: &Key) -> Vec<u64> {
         self.lists.get(key).cloned().unwrap_or_else(|| self.tables.ranges.list(key))
     }
 
-    fn put(&mut self, plan: &mut Plan, key: Key, list: Vec<u32>) {
+    fn put(&mut self, plan: &mut Plan, key: Key, list: Vec<u64>) {
         plan.steps.push(Step::Ranges { key, list: list.clone() });
         self.lists.insert(key, list);
     }
 
-    /// Packets from a backend find a way back from here on. Where old and new ranges have no room together, they do so with
-    /// the last step.
-    pub(super) fn grow(&mut self, plan: &mut Plan, way: Key, span: u32) {
-        let key = Key::ranges(way.addr, way.protocol()).of_source();
-        let mut list = self.list(&key);
-        if !list.contains(&span) && list.len() < PER_ADDRESS {
-            list.push(span);
-            self.put(plan, key, in_order(list));
+    /// Replies of a service's backends find their way back from here on: before anything is sent there. Where old and new
+    /// ranges have no room together, they do so with the last step.
+    pub(super) fn grow(&mut self, plan: &mut Plan, service: &Service, id: u32) {
+        for (key, word) in ranges(service, id).into_iter().filter(|(key, _)| key.is_of_source()) {
+            let mut list = self.list(&key);
+            if !list.contains(&word) && list.len() < PER_ADDRESS {
+                list.push(word);
+                self.put(plan, key, in_order(list));
+            }
         }
     }
 
@@ -51,19 +54,13 @@ impl<'a> Wide<'a> {
         if !entry.key.is_wide() {
             return;
         }
-        let here = Key::ranges(entry.key.addr, entry.key.protocol());
-        let mut gone = vec![(here, span(&entry.key, entry.last))];
         let block = (entry.backends..entry.backends + entry.capacity).map(|n| entry_at(self.tables, n));
-        for backend in block.filter(|backend| backend.generation != 0) {
-            let (way, last) = way(&entry.key, entry.last, &backend);
-            if found(self.tables, &way).is_some_and(|found| found.service == entry.id) {
-                gone.push((Key::ranges(way.addr, way.protocol()).of_source(), span(&way, last)));
-            }
-        }
-        for (key, span) in gone {
+        let ways = block.filter(|backend| backend.generation != 0).map(|backend| way(entry, &backend));
+        let sources: Vec<Key> = ways.map(|way| Key::ranges(way.addr, way.protocol()).of_source()).collect();
+        for key in [Key::ranges(entry.key.addr, entry.key.protocol())].into_iter().chain(sources) {
             let mut list = self.list(&key);
-            if list.contains(&span) {
-                list.retain(|word| *word != span);
+            if list.iter().any(|word| service(*word) == entry.id) {
+                list.retain(|word| service(*word) != entry.id);
                 self.put(plan, key, list);
             }
         }
@@ -80,8 +77,8 @@ impl<'a> Wide<'a> {
     }
 
     /// Puts the lists in force that are right, and then takes out what is out of sight.
-    pub(super) fn settle(mut self, plan: &mut Plan, desired: &Desired, allocator: &Allocator<'_>) {
-        let wanted = wanted(desired);
+    pub(super) fn settle(mut self, plan: &mut Plan, allocator: &Allocator<'_>) {
+        let wanted = wanted(self.desired, &plan.ids);
         let there: Vec<Key> = self.tables.ranges.iter().map(|entry| entry.key).collect();
         let known = there.into_iter().chain(self.lists.keys().copied());
         let mut keys: Vec<Key> = known.chain(wanted.keys().copied()).collect();
@@ -93,46 +90,69 @@ impl<'a> Wide<'a> {
                 self.put(plan, key, list);
             }
         }
-        if self.moved.is_empty() && self.stale.is_empty() {
-            return;
+        let late = self.late(allocator);
+        if !late.is_empty() && !self.lists.is_empty() {
+            plan.steps.push(Step::Grace);
         }
-        plan.steps.push(Step::Grace);
-        let taken: HashSet<Key> = desired.services.values().map(|service| key(service)).collect();
-        for (name, was) in self.moved.into_iter().filter(|(_, was)| !taken.contains(was)) {
-            plan.steps.push(Step::RemoveService { service: Some(name), key: was });
+        plan.steps.extend(late);
+    }
+
+    /// What nobody finds any more.
+    fn late(&self, allocator: &Allocator<'_>) -> Vec<Step> {
+        let mut late = Vec::new();
+        if !self.moved.is_empty() {
+            // Where another one listens now, there is nothing to take out.
+            let taken: HashSet<Key> = self.desired.services.values().filter_map(|s| exact(s)).collect();
+            let free = self.moved.iter().filter(|(_, was)| !taken.contains(was));
+            late.extend(
+                free.map(|(name, was)| Step::RemoveService { service: Some(name.clone()), key: *was }),
+            );
         }
-        for (name, id, way) in self.stale {
-            let its_own = found(self.tables, &way).is_some_and(|found| found.service == id);
-            if its_own && !allocator.ways.contains(&way) {
-                plan.steps.push(Step::RemoveReverse { service: Some(name), key: way });
-            }
-        }
+        let ways = self.stale.iter().filter(|(_, id, way)| {
+            let its_own = found(self.tables, way).is_some_and(|found| found.service == *id);
+            its_own && !allocator.ways.contains(way)
+        });
+        late.extend(
+            ways.map(|(name, _, way)| Step::RemoveReverse { service: Some(name.clone()), key: *way }),
+        );
+        late
     }
 }
 
-/// Every list that there should be.
-fn wanted(desired: &Desired) -> BTreeMap<Key, Vec<u32>> {
-    let mut lists: BTreeMap<Key, Vec<u32>> = BTreeMap::new();
-    for service in desired.services.values().filter(|service| service.listen.ports.is_wide()) {
-        let (protocol, ports) = (protocol(service.listen.protocol), service.listen.ports);
-        let here = Key::ranges(service.listen.address.into(), protocol);
-        lists.entry(here).or_default().push(word(ports.first(), ports.last()));
-        if service.mode != Mode::Nat {
-            continue;
-        }
-        for address in service.backends.keys() {
+/// The ranges of a service: where packets come to, and where replies come from.
+fn ranges(service: &Service, id: u32) -> Vec<(Key, u64)> {
+    let (listen, protocol) = (service.listen, protocol(service.listen.protocol));
+    if !listen.ports.is_wide() {
+        return Vec::new();
+    }
+    let here = Key::ranges(listen.address.into(), protocol);
+    let mut all = vec![(here, word(listen.ports.first(), listen.ports.last(), id))];
+    if service.mode == Mode::Nat {
+        all.extend(service.backends.keys().filter_map(|address| {
             // Ranges that do not fit are refused before.
-            let Some(ports) = ports.at_backend(address.port()) else { continue };
+            let ports = listen.ports.at_backend(address.port())?;
             let from = Key::ranges(address.ip().into(), protocol).of_source();
-            lists.entry(from).or_default().push(word(ports.first(), ports.last()));
-        }
+            Some((from, word(ports.first(), ports.last(), id)))
+        }));
+    }
+    all
+}
+
+/// Every list that there should be.
+fn wanted(desired: &Desired, ids: &BTreeMap<String, u32>) -> BTreeMap<Key, Vec<u64>> {
+    let mut lists: BTreeMap<Key, Vec<u64>> = BTreeMap::new();
+    let all = desired.services.values().filter_map(|service| Some((service, *ids.get(&service.name)?)));
+    for (key, word) in all.flat_map(|(service, id)| ranges(service, id)) {
+        lists.entry(key).or_default().push(word);
     }
     lists.into_iter().map(|(key, list)| (key, in_order(list))).collect()
 }
 
 /// The order in which ranges are looked at: every port comes last.
-fn in_order(mut list: Vec<u32>) -> Vec<u32> {
-    list.sort_unstable_by_key(|word| (*word == ANY, *word));
-    list.dedup();
+fn in_order(mut list: Vec<u64>) -> Vec<u64> {
+    list.sort_unstable_by_key(|word| {
+        let (first, last) = ends(*word);
+        (first == 0, first, last, service(*word))
+    });
     list
 }

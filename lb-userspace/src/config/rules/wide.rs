@@ -31,11 +31,11 @@ pub(super) fn alone(placed: &Placed, out: &mut Findings) {
     }
 }
 
-/// Each backend must have as many ports as the service, and no two of them the same.
+/// Each backend must have as many ports as the service, and an address of its own: replies tell no more.
 fn ports_of_backends(placed: &Placed, out: &mut Findings) {
     let Placed { service, backends, .. } = placed;
     let (name, ports) = (&service.name, service.listen.ports);
-    let mut before: Option<(SocketAddr, Ports)> = None;
+    let mut before: Option<SocketAddr> = None;
     for (address, index) in backends {
         let place = || placed.address_of(*index);
         if ports == Ports::Any && address.port() != 0 {
@@ -46,24 +46,22 @@ fn ports_of_backends(placed: &Placed, out: &mut Findings) {
             );
             continue;
         }
-        let Some(own) = ports.at_backend(address.port()) else {
+        if ports.at_backend(address.port()).is_none() {
             out.invalid(
                 place(),
                 format!("service {name}: from {address} on there are fewer ports than in {ports}"),
                 format!("write {}: packets keep their ports; or a smaller first port", address.ip()),
             );
-            continue;
-        };
-        // They are in the order of addresses and ports; only one without a port may be out of it.
-        let same = before.filter(|(other, _)| other.ip() == address.ip());
-        if let Some((other, _)) = same.filter(|(_, ports)| ports.common(own).is_some()) {
+        }
+        // They are in the order of addresses.
+        if let Some(other) = before.filter(|other| other.ip() == address.ip()) {
             out.invalid(
                 place(),
-                format!("service {name}: backends {} and {address} have ports in common", shown(&other)),
-                "let each begin where another one ends; a larger share is a larger weight",
+                format!("service {name}: backends {} and {address} have one address", shown(&other)),
+                "keep one of them; a larger share is a larger weight",
             );
         }
-        before = Some((*address, own));
+        before = Some(*address);
     }
 }
 

@@ -76,9 +76,9 @@ fn serve(tables: &mut Tables, ifindex: u32) {
         seed: 1,
         flags: NAT,
         sum: Key::endpoint(addr(VIP), 80_u16.to_be(), TCP).sum(),
-        last: 0,
+        pad: 0,
         past: 6,
-        reserved: 0,
+        ports: [0; 2],
     };
     tables.services.put(&service).unwrap();
     let reverse = ReverseEntry {

@@ -69,7 +69,7 @@ impl Ranges {
     }
 
     /// The list that is in force at an address, without what is no range.
-    pub fn list(&self, key: &Key) -> Vec<u32> {
+    pub fn list(&self, key: &Key) -> Vec<u64> {
         let Some((_, entry)) = self.table.find(key) else { return Vec::new() };
         entry.list().iter().copied().filter(|word| *word != 0).collect()
     }
@@ -78,7 +78,7 @@ impl Ranges {
     ///
     /// # Errors
     /// It is too long, or there is no place for a new address.
-    pub fn set(&mut self, key: &Key, list: &[u32]) -> Result<(), RangesError> {
+    pub fn set(&mut self, key: &Key, list: &[u64]) -> Result<(), RangesError> {
         if list.len() > PER_ADDRESS {
             return Err(RangesError::TooMany(list.len()));
         }
@@ -136,9 +136,16 @@ fn bit(key: &Key) -> (usize, usize) {
 mod tests {
     use super::super::region::observe::while_observed;
     use super::*;
-    use lb_common::abi::ranges::{ANY, word};
+    use lb_common::abi::ranges;
     use lb_common::addr::{Addr, TCP};
     use lb_common::wide;
+
+    const ANY: u64 = word(0, 65_535);
+
+    /// A range whose service is called like its first port.
+    const fn word(first: u16, last: u16) -> u64 {
+        ranges::word(first, last, first as u32)
+    }
 
     fn key(n: u32) -> Key {
         Key::ranges(Addr::v4((0xc000_0200 + n).to_be()), TCP)
@@ -160,7 +167,7 @@ mod tests {
             let entry = view.find(&key(1)).expect("it is there all the time").1;
             let first = |port: u16| {
                 let key = Key::endpoint(key(1).addr, port.to_be(), TCP);
-                u16::from_be(wide::look(&key, 0, |_| Some(&entry)).expect("in some range"))
+                wide::look(&key, 0, |_| Some(&entry)).expect("in some range")
             };
             assert!(lists.contains(&[first(19), first(22)]), "{entry:?}");
             assert!(filter.get(0).unwrap().may_be_wide(&key(1).addr, &Addr::v4(0)));
@@ -211,10 +218,10 @@ mod tests {
     #[test]
     fn what_is_too_much_changes_nothing() {
         let (mut ranges, _, filter) = empty();
-        let long: Vec<u32> = (1..18).map(|n| word(n, n)).collect();
+        let long: Vec<u64> = (1..18).map(|n| word(n, n)).collect();
         assert_eq!(ranges.set(&key(1), &long), Err(RangesError::TooMany(17)));
         let refused = (0..1000).find(|n| ranges.set(&key(*n), &[ANY]).is_err()).unwrap();
-        assert_eq!(ranges.list(&key(refused)), [] as [u32; 0]);
+        assert_eq!(ranges.list(&key(refused)), [] as [u64; 0]);
         (0..refused).for_each(|n| ranges.set(&key(n), &[]).unwrap());
         assert_eq!(filter.get(0).unwrap(), Filter::EMPTY);
     }
