@@ -6,5 +6,6 @@ mod changes;
 mod churn;
 mod neighbours;
 mod pair;
+mod ranges;
 mod traffic;
 mod transfer;

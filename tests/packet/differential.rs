@@ -8,8 +8,8 @@ use std::env;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::abi::{
-    BackendEntry, FlowKey, FlowValue, Key, NeighbourEntry, Report, ReverseEntry, RouteEntry, ServiceEntry,
-    limits, names, route,
+    BackendEntry, FlowKey, FlowValue, Key, NeighbourEntry, RangesEntry, Report, ReverseEntry, RouteEntry,
+    ServiceEntry, limits, names, route,
 };
 use lb_common::host::{self, HostTables};
 use lb_common::pipeline;
@@ -26,8 +26,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::case::{DROP, PASS, REDIRECT, TX};
-use crate::lab::{LOOPBACK, Lab, Served, address, all, gateway, hop, in_lab, way};
+use crate::lab::{LOOPBACK, Lab, Served, address, all, gateway, hop, in_lab, served, way};
 use crate::not_ours::{arp, carrying, extension, fragment, options, ping, tagged};
+use crate::ranges::{ANY, RANGE, SHIFTED, Wide};
 
 const PACKETS: usize = 24_000;
 /// The compiler of routes knows this net; one client of it is in the table of neighbours.
@@ -41,6 +42,7 @@ struct Contents {
     rings: Vec<Vec<u32>>,
     backends: Vec<BackendEntry>,
     reverse: Vec<ReverseEntry>,
+    ranges: Vec<RangesEntry>,
     neighbours: Vec<NeighbourEntry>,
     routes: (Vec<RouteEntry>, Vec<RouteEntry>),
     settings: lb_common::abi::Settings,
@@ -56,6 +58,7 @@ impl Contents {
                 .filter_map(|index| tables.backends.get(index))
                 .collect(),
             reverse: tables.reverse.iter().collect(),
+            ranges: tables.ranges.iter().collect(),
             neighbours: tables.neighbours.iter().collect(),
             routes: tables.routes.in_force(),
             settings: tables.settings.get(),
@@ -72,6 +75,7 @@ impl Contents {
             }
         }
         self.reverse.iter().for_each(|entry| host.put_reverse(*entry));
+        self.ranges.iter().for_each(|entry| host.put_ranges(*entry));
         self.neighbours.iter().for_each(|entry| host.put_neighbour(*entry));
         host.settings = self.settings;
         let first = (self.settings.routes & 1) * 2 * limits::ROUTES_PER_FAMILY;
@@ -114,11 +118,25 @@ fn disturb(lab: &mut Lab<'_>) {
         ON_LINK.map(|(prefix, mask)| RouteEntry { kind: route::kind::ON_LINK, ..way(prefix, mask) });
     let routes = [[on_link[0], gateway(false)], [on_link[1], gateway(true)]];
     lab.kernel.tables.routes.publish(&routes[0], &routes[1]).expect("room for the routes");
+    for (wide, like) in wide() {
+        wide.serve(lab, &like);
+    }
     for known in ["198.51.100.7", "2001:db8:1::7"] {
         let key = Key::neighbour(address(known).into(), LOOPBACK).expect("a small index");
         let entry = NeighbourEntry { key, macs: [2, 0, 0, 0, 4, 4, 2, 0, 0, 0, 0, 2] };
         lab.kernel.tables.neighbours.put(&entry).expect("room for a neighbour");
     }
+}
+
+/// Services with several ports beside the others.
+fn wide() -> [(Wide, Served); 4] {
+    let beside = |wide: Wide, name, like| (Wide { name, ..wide }, served(like));
+    [
+        beside(RANGE, "range4", "tcp4-nat"),
+        beside(SHIFTED, "shifted6", "udp6-nat"),
+        beside(ANY, "any4", "udp4-l2"),
+        beside(ANY, "any6", "tcp6-nat"),
+    ]
 }
 
 /// A random packet.
@@ -131,6 +149,12 @@ fn packet(random: &mut StdRng, served: &[Served]) -> Vec<u8> {
         4 => options(random.random_range(1..=10)),
         5 => tagged(&[0x8100, 0x88a8][..random.random_range(1..=2)]),
         6 => carrying(random.random(), random.random()),
+        7..10 => {
+            let (wide, like) = &wide()[random.random_range(0..4)];
+            // In the middle of ranges, at their ends, and beside them.
+            let port = [7999, 8000, 8500, 8999, 9000, 9050, 9099, 9100][random.random_range(0..8)];
+            of_a_flow(random, &wide.at(like, port))
+        }
         _ => {
             let one = random.random_range(0..served.len());
             of_a_flow(random, &served[one])

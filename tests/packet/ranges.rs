@@ -13,19 +13,20 @@ use crate::case::{Expected, forwarded, passed, returned};
 use crate::lab::{LOOPBACK, Lab, Served, address, all, hop, in_lab, served};
 
 /// A service beside those of the lab, on the address of one of them.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(crate) struct Wide {
-    name: &'static str,
-    ports: Ports,
+    pub(crate) name: &'static str,
+    pub(crate) ports: Ports,
     /// The port that was said of its backend; 0: none.
-    port: u16,
+    pub(crate) port: u16,
     /// The end of its backend's address.
-    last: u8,
+    pub(crate) last: u8,
 }
 
-const RANGE: Wide = Wide { name: "range", ports: Ports::Range(8000, 8999), port: 0, last: 5 };
-const ANY: Wide = Wide { name: "any", ports: Ports::Any, port: 0, last: 6 };
-const SHIFTED: Wide = Wide { name: "shifted", ports: Ports::Range(9000, 9099), port: 19_000, last: 7 };
+pub(crate) const RANGE: Wide = Wide { name: "range", ports: Ports::Range(8000, 8999), port: 0, last: 5 };
+pub(crate) const ANY: Wide = Wide { name: "any", ports: Ports::Any, port: 0, last: 6 };
+pub(crate) const SHIFTED: Wide =
+    Wide { name: "shifted", ports: Ports::Range(9000, 9099), port: 19_000, last: 7 };
 const INSIDE: Wide = Wide { name: "inside", ports: Ports::One(8500), port: 8500, last: 8 };
 
 impl Wide {
@@ -48,7 +49,7 @@ impl Wide {
     pub(crate) fn at(&self, like: &Served, port: u16) -> Served {
         let there = match self.port {
             0 => port,
-            first => port - self.ports.first() + first,
+            first => port.wrapping_sub(self.ports.first()).wrapping_add(first),
         };
         Served {
             name: self.name,
