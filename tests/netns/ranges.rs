@@ -83,7 +83,7 @@ fn routed(family: Family) {
     let id = net.lb.stats().services[0].id;
     net.lb.kill();
     fetch(&net.client, vip, 8001, &servers, "alone");
-    let shown = net.lb.ok(&["stats"]);
+    let shown = net.lb.ok(&["--pins", net.lb.pins().to_str().unwrap(), "stats"]);
     assert!(shown.contains(&listen("*")) && shown.contains(one), "{shown}");
     net.lb.start();
     net.lb.until_ready("range");
