@@ -50,7 +50,7 @@ fn own_port(ports: Ports, host: u8, port: u16) -> u16 {
     let first = u16::from(host);
     match ports {
         Ports::One(_) => port,
-        Ports::Range(..) if host % 2 == 0 && ports.at_backend(first).is_some() => first,
+        Ports::Range(..) if host.is_multiple_of(2) && ports.at_backend(first).is_some() => first,
         Ports::Range(..) | Ports::Any => 0,
     }
 }
