@@ -17,6 +17,16 @@ pub(super) fn alone(placed: &Placed, out: &mut Findings) {
     if service.mode == Mode::Nat {
         ports_of_backends(placed, out);
     }
+    if service.mode == Mode::Nat && ports == Ports::Any {
+        out.warn(
+            at.key("listen"),
+            format!(
+                "service {name} listens on every port in mode nat: whatever its backends send through this machine \
+                 is taken for a reply, their own connections too"
+            ),
+            "use mode = \"l2\" or a range of ports, or let backends reach others by another way",
+        );
+    }
     let untold = service.check.as_ref().is_some_and(|check| check.port.is_none());
     if let Some(backend) = backends.keys().find(|address| untold && address.port() == 0) {
         let port = if ports == Ports::Any { 80 } else { ports.first() };

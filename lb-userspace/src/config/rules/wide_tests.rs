@@ -113,6 +113,16 @@ fn replies_belong_to_one_service() {
 }
 
 #[test]
+fn what_every_port_means_for_backends_is_said() {
+    let warnings = |mode: &str| {
+        let text = service("a", "tcp://192.0.2.10:*", "10.0.0.1", &format!("mode = '{mode}'"));
+        check(&text, "lb.toml").unwrap().warnings
+    };
+    assert!(warnings("nat")[0].to_string().contains("their own connections too"));
+    assert_eq!(warnings("l2"), []);
+}
+
+#[test]
 fn packets_do_not_come_back() {
     let any = service("any", "tcp://192.0.2.10:*", "10.0.0.1", "");
     refuses(
