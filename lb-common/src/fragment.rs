@@ -57,7 +57,7 @@ fn decide<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
 
 /// Looks at a later fragment: with what its first one left, it is a packet.
 #[inline(always)]
-fn later<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, at: Located) -> Parsed {
+pub(crate) fn later<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, at: Located) -> Parsed {
     let bare = match locate::bare(frame, at) {
         Ok(bare) => bare,
         Err(reason) => return Parsed::Malformed(reason),

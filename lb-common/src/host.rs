@@ -2,15 +2,15 @@
 
 use crate::abi::{
     BackendCounters, BackendEntry, Filter, FlowKey, FlowValue, FragmentKey, FragmentValue, Hand, Key,
-    NeighbourEntry, Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings, VipEntry, limits,
-    tag,
+    NeighbourEntry, RangesEntry, Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings,
+    VipEntry, limits, tag,
 };
 use crate::addr::{Addr, Family};
 use crate::packet::Frame;
 use crate::pipeline::{self, Hop, Tables, Verdict};
 use crate::reason::Reason;
 use crate::stage::Stage;
-use crate::{detour, fragment, icmp, table, wrap};
+use crate::{detour, fragment, icmp, table, wide, wrap};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::vec;
@@ -25,6 +25,7 @@ pub fn run<F: Frame + ?Sized>(frame: &mut F, tables: &HostTables) -> Verdict {
             Stage::Wrap => wrap::run(frame, tables),
             Stage::Answer => icmp::too_big::run(frame, tables),
             Stage::Fragment => fragment::run(frame, tables),
+            Stage::Wide => wide::run(frame, tables),
         };
     }
     verdict
@@ -40,6 +41,8 @@ pub struct HostTables {
     pub backends: Vec<BackendEntry>,
     /// `REVERSE`, a power of two long.
     pub reverse: Vec<ReverseEntry>,
+    /// `RANGES`, a power of two long.
+    pub ranges: Vec<RangesEntry>,
     /// `FILTER`.
     pub filter: Filter,
     /// `ROUTES`.
@@ -87,6 +90,7 @@ impl Default for HostTables {
             rings: vec![RingLine::default(); 256],
             backends: vec![BackendEntry::default(); 256],
             reverse: vec![ReverseEntry::default(); 256],
+            ranges: vec![RangesEntry::default(); 64],
             filter: Filter::EMPTY,
             routes: vec![RouteEntry::default(); limits::ROUTES as usize],
             neighbours: vec![NeighbourEntry::default(); 64],
@@ -129,6 +133,16 @@ impl HostTables {
         put(&mut self.reverse, mask, entry, |e| &e.key, |e| &mut e.key);
         let bit = Filter::bit(table::hash(&entry.key));
         self.filter.words[(bit / u64::BITS) as usize] |= 1 << (bit % u64::BITS);
+    }
+
+    /// Places the ranges of an address.
+    ///
+    /// # Panics
+    /// When the table is full.
+    pub fn put_ranges(&mut self, entry: RangesEntry) {
+        let mask = self.ranges.len() as u32 - 1;
+        put(&mut self.ranges, mask, entry, |e| &e.key, |e| &mut e.key);
+        self.filter.wide[entry.key.is_of_source() as usize] |= 1 << Filter::wide_bit(&entry.key.addr);
     }
 
     /// Places a neighbour.
@@ -210,6 +224,9 @@ impl Tables for HostTables {
     }
     fn reverse_mask(&self) -> u32 {
         self.reverse.len() as u32 - 1
+    }
+    fn range(&self, key: &Key) -> Option<u16> {
+        wide::look(key, self.ranges.len() as u32 - 1, |place| self.ranges.get(place as usize))
     }
     fn filter(&self) -> Option<&Filter> {
         Some(&self.filter)

@@ -21,6 +21,7 @@
 //! | [`stage`], [`detour`], [`wrap`] | what does another program do, and why |
 //! | [`icmp`] | who answers an echo request, who is told of an error, or that a packet is too big |
 //! | [`fragment`] | where do the parts of a datagram go |
+//! | [`wide`] | which range of ports does a packet belong to |
 //! | [`reason`] | why did the packet leave this way |
 //! | `host` | the maps as vectors, for tests (feature `host`) |
 #![cfg_attr(not(any(test, feature = "host")), no_std)]
@@ -47,4 +48,5 @@ pub mod select;
 pub mod slot;
 pub mod stage;
 pub mod table;
+pub mod wide;
 pub mod wrap;

@@ -14,7 +14,7 @@ use crate::packet::{Frame, Packet, Parsed, eth, ipv4, ipv6};
 use crate::reason::{Fate, Reason};
 use crate::slot::NONE;
 use crate::stage::Stage;
-use crate::{checksum, fragment, l2, select, table, wrap};
+use crate::{checksum, fragment, l2, select, table, wide, wrap};
 use core::hint::black_box;
 
 /// What the decision needs from its surroundings: the maps, a clock, the kernel's routing table, counters.
@@ -34,6 +34,8 @@ pub trait Tables {
     fn reverse(&self, place: u32) -> Option<&ReverseEntry>;
     /// Size of `REVERSE` minus one.
     fn reverse_mask(&self) -> u32;
+    /// Whose range in `RANGES` holds a key's port, see [`crate::wide::look`].
+    fn range(&self, key: &Key) -> Option<u16>;
     /// The entry of `FILTER`.
     fn filter(&self) -> Option<&Filter>;
     /// An entry of `ROUTES`.
@@ -198,10 +200,14 @@ pub(crate) fn flow<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, pars
         Parsed::NotOurs(reason) | Parsed::Malformed(reason) => return Verdict::stop(0, reason),
     };
     if let Some(service) = find_service(tables, &packet) {
-        return towards(frame, tables, packet, service);
+        return towards::<false, _, _>(frame, tables, packet, service);
     }
     if let Some(entry) = find_reverse(tables, &packet) {
-        return back(frame, tables, packet, entry);
+        return back::<false, _, _>(frame, tables, packet, entry);
+    }
+    // Ranges are looked at elsewhere.
+    if wide::may_be_wide(tables, &packet) {
+        tables.go_on(Stage::Wide);
     }
     Verdict::stop(0, Reason::NotAService)
 }
@@ -227,9 +233,9 @@ pub(crate) fn find_reverse<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Opt
     table::look((&key, hash), tables.reverse_mask(), |place| tables.reverse(place), |entry| &entry.key)
 }
 
-/// A packet for a service: towards one of its backends.
+/// A packet for a service: towards one of its backends. `WIDE`: the service may listen on a range of ports.
 #[inline(always)]
-fn towards<F: Frame + ?Sized, T: Tables>(
+pub(crate) fn towards<const WIDE: bool, F: Frame + ?Sized, T: Tables>(
     frame: &mut F,
     tables: &T,
     packet: Packet,
@@ -264,7 +270,11 @@ fn towards<F: Frame + ?Sized, T: Tables>(
         fragment::remember(tables, &packet, choice.index, backend.generation);
     }
     let rewritten = if service.flags & NAT != 0 {
-        let new = New { addr: &backend.addr, port: backend.port, correction: backend.correction };
+        let (mut port, mut correction) = (backend.port, backend.correction);
+        if WIDE && service.key.is_wide() {
+            (port, correction) = wide::shifted(packet.dst_port, service.ports[0], port, correction);
+        }
+        let new = New { addr: &backend.addr, port, correction };
         nat::rewrite(frame, &packet, End::Destination, new, sum, checksum)
     } else {
         let written = if checksum != packet.checksum {
@@ -287,7 +297,7 @@ fn towards<F: Frame + ?Sized, T: Tables>(
 
 /// A NAT backend's reply: back to its client, in the service's name.
 #[inline(always)]
-fn back<F: Frame + ?Sized, T: Tables>(
+pub(crate) fn back<const WIDE: bool, F: Frame + ?Sized, T: Tables>(
     frame: &mut F,
     tables: &T,
     packet: Packet,
@@ -310,7 +320,11 @@ fn back<F: Frame + ?Sized, T: Tables>(
         return Verdict::stop(entry.service, Reason::Unfinished);
     }
     let Settled { sum, checksum, .. } = settled;
-    let new = New { addr: &entry.vip, port: entry.port, correction: entry.correction };
+    let (mut port, mut correction) = (entry.port, entry.correction);
+    if WIDE && entry.key.is_wide() {
+        (port, correction) = wide::shifted(packet.src_port, entry.first, port, correction);
+    }
+    let new = New { addr: &entry.vip, port, correction };
     let rewritten = nat::rewrite(frame, &packet, End::Source, new, sum, checksum);
     if rewritten.and_then(|()| l2::redirect(frame, hop.macs)).is_none() {
         return Verdict::stop(entry.service, Reason::Truncated);

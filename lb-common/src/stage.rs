@@ -13,11 +13,13 @@ pub enum Stage {
     Answer = 2,
     /// Fragments of datagrams, see [`crate::fragment`].
     Fragment = 3,
+    /// What may belong to a range of ports, see [`crate::wide`].
+    Wide = 4,
 }
 
 impl Stage {
     /// Every stage, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Detour, Self::Wrap, Self::Answer, Self::Fragment];
+    pub const ALL: [Self; 5] = [Self::Detour, Self::Wrap, Self::Answer, Self::Fragment, Self::Wide];
 
     /// Its place in `STAGES`: those of the program that explains come behind those that balance.
     pub const fn place(self, explains: bool) -> u32 {

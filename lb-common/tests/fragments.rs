@@ -80,7 +80,9 @@ impl Lab {
                 port: 80_u16.to_be(),
                 sum: key.sum(),
                 correction: Correction::new(there, here),
-                reserved: [0; 3],
+                first: 0,
+                pad: 0,
+                reserved: [0; 2],
             });
         }
         for index in 0..64 {

@@ -58,7 +58,7 @@ fn lab(v6: bool, protocol: u8, flags: u32) -> Lab {
         sum: Key::endpoint(vip.into(), 80_u16.to_be(), protocol).sum(),
         pad: 0,
         past: 19,
-        reserved: 0,
+        ports: [0; 2],
     };
     tables.put_service(entry);
     for (n, addr) in backends.iter().enumerate() {
@@ -84,7 +84,9 @@ fn lab(v6: bool, protocol: u8, flags: u32) -> Lab {
                 port: 80_u16.to_be(),
                 sum: Key::endpoint((*addr).into(), 8080_u16.to_be(), protocol).sum(),
                 correction: Correction::new(backend, service),
-                reserved: [0; 3],
+                first: 0,
+                pad: 0,
+                reserved: [0; 2],
             });
         }
     }

@@ -9,10 +9,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod ports;
 mod text;
 
+pub use ports::Ports;
 pub(crate) use text::closest;
-pub use text::{InvalidText, parse_backend};
+pub use text::{InvalidText, parse_backend, shown};
 
 /// Everything that is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,15 +58,15 @@ pub enum Protocol {
     Udp,
 }
 
-/// Where a service listens: `tcp://192.0.2.10:443`.
+/// Where a service listens: `tcp://192.0.2.10:443`, `tcp://192.0.2.10:8000-8999`, `tcp://192.0.2.10:*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Listen {
     /// Protocol.
     pub protocol: Protocol,
     /// Address: the VIP.
     pub address: IpAddr,
-    /// Port, never 0.
-    pub port: u16,
+    /// Port or ports.
+    pub ports: Ports,
 }
 
 /// How packets reach the backends.
@@ -155,7 +157,8 @@ pub struct Service {
 /// A backend of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// Where it listens. In `l2` mode the port is the service's.
+    /// Where it listens. In `l2` mode the port is the service's. Port 0: each packet keeps its own, as it may for services
+    /// that listen on several; with another one, the first port of the range becomes this one, the next one the next.
     pub address: SocketAddr,
     /// Its share among the service's backends, 0 to 65535; 0 takes no new flows.
     pub weight: u32,
@@ -317,9 +320,12 @@ impl Protocol {
 }
 
 impl Listen {
-    /// Address and port.
-    pub const fn socket(&self) -> SocketAddr {
-        SocketAddr::new(self.address, self.port)
+    /// Address and port, if it is one.
+    pub const fn socket(&self) -> Option<SocketAddr> {
+        match self.ports {
+            Ports::One(port) => Some(SocketAddr::new(self.address, port)),
+            Ports::Range(..) | Ports::Any => None,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use lb_userspace::agent::apply;
 use lb_userspace::dataplane::counters::Counters;
 use lb_userspace::dataplane::{Dataplane, Options, Sizes, Tables};
 use lb_userspace::model::{
-    Announce, Backend, Desired, EncapChecksum, Listen, Mode, OnDown, Protocol, Service, Tracking,
+    Announce, Backend, Desired, EncapChecksum, Listen, Mode, OnDown, Ports, Protocol, Service, Tracking,
 };
 use lb_userspace::plan::{self, HealthMap, NextHop, Observed, Plan, RingCache};
 
@@ -77,7 +77,7 @@ impl Setup {
             listen: Listen {
                 protocol: Protocol::Tcp,
                 address: self.family.service(number),
-                port: SERVICE_PORT,
+                ports: Ports::One(SERVICE_PORT),
             },
             mode: self.mode,
             check: None,
@@ -102,6 +102,7 @@ impl Setup {
             ring_lines: self.services * ring::lines(self.slots) + 1,
             backends: backends + 128,
             reverse: two_choice(self.services * self.backends),
+            ranges: 16,
             neighbours: 16,
             flows: self.flows,
             embryonic: self.flows,

@@ -9,5 +9,6 @@ mod fragments;
 mod icmp;
 mod neighbours;
 mod pair;
+mod ranges;
 mod traffic;
 mod transfer;

@@ -8,8 +8,8 @@ use std::env;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::abi::{
-    BackendEntry, FlowKey, FlowValue, Key, NeighbourEntry, Report, ReverseEntry, RouteEntry, ServiceEntry,
-    VipEntry, limits, names, route,
+    BackendEntry, FlowKey, FlowValue, Key, NeighbourEntry, RangesEntry, Report, ReverseEntry, RouteEntry,
+    ServiceEntry, VipEntry, limits, names, route,
 };
 use lb_common::host::{self, HostTables};
 use lb_common::pipeline;
@@ -29,8 +29,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::case::{DROP, PASS, REDIRECT, TX};
-use crate::lab::{LOOPBACK, Lab, Served, address, all, gateway, hop, in_lab, way};
+use crate::lab::{LOOPBACK, Lab, Served, address, all, gateway, hop, in_lab, served, way};
 use crate::not_ours::{arp, carrying, extension, fragment, options, ping, tagged};
+use crate::ranges::{ANY, RANGE, SHIFTED, Wide};
 
 const PACKETS: usize = 24_000;
 /// The compiler of routes knows this net; one client of it is in the table of neighbours.
@@ -44,6 +45,7 @@ struct Contents {
     rings: Vec<Vec<u32>>,
     backends: Vec<BackendEntry>,
     reverse: Vec<ReverseEntry>,
+    ranges: Vec<RangesEntry>,
     neighbours: Vec<NeighbourEntry>,
     vips: Vec<VipEntry>,
     routes: (Vec<RouteEntry>, Vec<RouteEntry>),
@@ -60,6 +62,7 @@ impl Contents {
                 .filter_map(|index| tables.backends.get(index))
                 .collect(),
             reverse: tables.reverse.iter().collect(),
+            ranges: tables.ranges.iter().collect(),
             neighbours: tables.neighbours.iter().collect(),
             vips: tables.vips.iter().collect(),
             routes: tables.routes.in_force(),
@@ -77,6 +80,7 @@ impl Contents {
             }
         }
         self.reverse.iter().for_each(|entry| host.put_reverse(*entry));
+        self.ranges.iter().for_each(|entry| host.put_ranges(*entry));
         self.neighbours.iter().for_each(|entry| host.put_neighbour(*entry));
         self.vips.iter().for_each(|entry| host.put_vip(*entry));
         host.settings = self.settings;
@@ -139,6 +143,9 @@ fn disturb(lab: &mut Lab<'_>) {
         ON_LINK.map(|(prefix, mask)| RouteEntry { kind: route::kind::ON_LINK, ..way(prefix, mask) });
     let routes = [[on_link[0], gateway(false)], [on_link[1], gateway(true)]];
     lab.kernel.tables.routes.publish(&routes[0], &routes[1]).expect("room for the routes");
+    for (wide, like) in wide() {
+        wide.serve(lab, &like);
+    }
     for known in ["198.51.100.7", "2001:db8:1::7"] {
         let key = Key::neighbour(address(known).into(), LOOPBACK).expect("a small index");
         let entry = NeighbourEntry { key, macs: [2, 0, 0, 0, 4, 4, 2, 0, 0, 0, 0, 2] };
@@ -146,9 +153,20 @@ fn disturb(lab: &mut Lab<'_>) {
     }
 }
 
+/// Services with several ports beside the others.
+fn wide() -> [(Wide, Served); 4] {
+    let beside = |wide: Wide, name, like| (Wide { name, ..wide }, served(like));
+    [
+        beside(RANGE, "range4", "tcp4-nat"),
+        beside(SHIFTED, "shifted6", "udp6-nat"),
+        beside(ANY, "any4", "udp4-l2"),
+        beside(ANY, "any6", "tcp6-nat"),
+    ]
+}
+
 /// A random packet.
 fn packet(random: &mut StdRng, served: &[Served]) -> Vec<u8> {
-    let mut frame = match random.random_range(0..24) {
+    let mut frame = match random.random_range(0..28) {
         0 => arp(),
         1 => ping(random.random()),
         2 => extension([0, 43, 44, 51, 60, 135, 139, 140][random.random_range(0..8)]),
@@ -163,6 +181,13 @@ fn packet(random: &mut StdRng, served: &[Served]) -> Vec<u8> {
         8..=10 => {
             let one = random.random_range(0..served.len());
             failure(random, &served[one])
+        }
+        11..15 => {
+            let (wide, like) = &wide()[random.random_range(0..4)];
+            // In the middle of ranges, at their ends, and beside them.
+            let port = [7999, 8000, 8500, 8999, 9000, 9050, 9099, 9100][random.random_range(0..8)];
+            let one = wide.at(like, port);
+            if random.random_bool(0.25) { failure(random, &one) } else { of_a_flow(random, &one) }
         }
         _ => {
             let one = random.random_range(0..served.len());

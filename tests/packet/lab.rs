@@ -12,7 +12,7 @@ use lb_tests::require;
 use lb_userspace::dataplane::interfaces::index_of;
 use lb_userspace::lab::{Namespace, veth};
 use lb_userspace::model::{
-    Announce, Backend, Desired, EncapChecksum, Listen, Mode, OnDown, Protocol, Service, Tracking,
+    Announce, Backend, Desired, EncapChecksum, Listen, Mode, OnDown, Ports, Protocol, Service, Tracking,
 };
 use lb_userspace::plan::NextHop;
 
@@ -64,7 +64,11 @@ impl Served {
     fn model(&self) -> Service {
         Service {
             name: self.name.into(),
-            listen: Listen { protocol: self.protocol, address: self.vip.ip(), port: self.vip.port() },
+            listen: Listen {
+                protocol: self.protocol,
+                address: self.vip.ip(),
+                ports: Ports::One(self.vip.port()),
+            },
             mode: self.mode,
             check: None,
             on_down: OnDown::Rehash,

@@ -22,6 +22,7 @@ mod model;
 mod nat;
 mod not_ours;
 mod nowhere;
+mod ranges;
 mod table;
 mod tunnels;
 mod verifier;

@@ -9,6 +9,7 @@ use lb_common::abi::names;
 use lb_common::reason::Reason;
 use lb_tests::frame::{Flow, TCP, UDP, put};
 use lb_tests::oracle;
+use lb_userspace::model::Ports;
 
 use crate::case::{PASS, passed};
 use crate::lab::{LOOPBACK, address, in_lab, nat, served};
@@ -140,7 +141,7 @@ fn other_ends_and_protocols_are_not_a_service() {
         let l2 = served("tcp4-l2");
         lab.flow("replies of L2 backends go their own way", &l2.reply()).expect(passed(Reason::NotAService));
         let wrong = Flow { protocol: UDP, ..l2.request() };
-        lab.change("udp4-l2", |service| service.listen.port = 444);
+        lab.change("udp4-l2", |service| service.listen.ports = Ports::One(444));
         lab.flow("the other protocol of a port that is served", &wrong).expect(passed(Reason::NotAService));
     });
 }

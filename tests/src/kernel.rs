@@ -28,6 +28,7 @@ pub const SIZES: Sizes = Sizes {
     ring_lines: 256,
     backends: 256,
     reverse: 64,
+    ranges: 64,
     neighbours: 64,
     flows: 1 << 15,
     embryonic: 1 << 13,

@@ -17,7 +17,7 @@ use lb_userspace::agent::apply;
 use lb_userspace::agent::windows::{self, Memory, Remembered, Timeouts, Windows};
 use lb_userspace::dataplane::Tables;
 use lb_userspace::model::{
-    Admin, Announce, Backend, Check, CheckKind, Desired, EncapChecksum, Health, Listen, Mode, OnDown,
+    Admin, Announce, Backend, Check, CheckKind, Desired, EncapChecksum, Health, Listen, Mode, OnDown, Ports,
     Protocol, Service, Tracking,
 };
 use lb_userspace::plan::{self, HealthMap, NextHop, Observed, RingCache};
@@ -83,7 +83,7 @@ impl<M: Machine> World<M> {
     pub fn new(machine: M, on_down: OnDown) -> Self {
         let service = Service {
             name: NAME.into(),
-            listen: Listen { protocol: Protocol::Tcp, address: [192, 0, 2, 1].into(), port: 80 },
+            listen: Listen { protocol: Protocol::Tcp, address: [192, 0, 2, 1].into(), ports: Ports::One(80) },
             mode: Mode::Nat,
             check: Some(Check {
                 kind: CheckKind::Tcp,

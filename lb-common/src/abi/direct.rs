@@ -5,8 +5,8 @@
 //! Not `RINGS`: before 6.6 a value has at most 4 MiB.
 
 use super::{
-    BackendEntry, Filter, NeighbourEntry, ReverseEntry, RouteEntry, ServiceEntry, Settings, VipEntry, limits,
-    names,
+    BackendEntry, Filter, NeighbourEntry, RangesEntry, ReverseEntry, RouteEntry, ServiceEntry, Settings,
+    VipEntry, limits, names,
 };
 use core::mem::size_of;
 
@@ -26,7 +26,7 @@ const fn of<T>(name: &'static str, entries: u32) -> Direct {
 }
 
 /// All of them.
-pub const ALL: [Direct; 8] = [
+pub const ALL: [Direct; 9] = [
     of::<ServiceEntry>(names::SERVICES, limits::SERVICES),
     of::<BackendEntry>(names::BACKENDS, limits::BACKENDS),
     of::<ReverseEntry>(names::REVERSE, limits::REVERSE),
@@ -35,6 +35,7 @@ pub const ALL: [Direct; 8] = [
     of::<NeighbourEntry>(names::NEIGHBOURS, limits::NEIGHBOURS),
     of::<Settings>(names::SETTINGS, 1),
     of::<VipEntry>(names::VIPS, limits::SERVICES),
+    of::<RangesEntry>(names::RANGES, limits::RANGES),
 ];
 
 /// A number that programs hold in an instruction: what a table's size is, known when they are loaded. The object only names
@@ -50,12 +51,13 @@ pub struct Size {
 }
 
 /// All of them: sizes of the two-choice tables minus one, and the number of backends.
-pub const SIZES: [Size; 5] = [
+pub const SIZES: [Size; 6] = [
     Size { symbol: "SERVICE_MASK", table: names::SERVICES, less: 1 },
     Size { symbol: "REVERSE_MASK", table: names::REVERSE, less: 1 },
     Size { symbol: "NEIGHBOUR_MASK", table: names::NEIGHBOURS, less: 1 },
     Size { symbol: "VIP_MASK", table: names::VIPS, less: 1 },
     Size { symbol: "BACKEND_COUNT", table: names::BACKENDS, less: 0 },
+    Size { symbol: "RANGES_MASK", table: names::RANGES, less: 1 },
 ];
 
 /// The table of a map, if it is one of these.

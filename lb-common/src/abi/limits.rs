@@ -8,6 +8,8 @@ pub const RING_LINES: u32 = 262_144;
 pub const BACKENDS: u32 = 32_768;
 /// Entries of `REVERSE`, a power of two. At load.
 pub const REVERSE: u32 = 32_768;
+/// Entries of `RANGES`, a power of two. At load.
+pub const RANGES: u32 = 2048;
 /// Routes of one family in one generation.
 pub const ROUTES_PER_FAMILY: u32 = 16;
 /// Entries of `ROUTES`: two generations of two families.

@@ -21,6 +21,7 @@ pub mod hand;
 pub mod limits;
 pub mod names;
 pub mod neighbour;
+pub mod ranges;
 pub mod reverse;
 pub mod ring;
 pub mod route;
@@ -39,6 +40,7 @@ pub use flow::{FlowKey, FlowValue};
 pub use fragment::{FragmentKey, FragmentValue};
 pub use hand::Hand;
 pub use neighbour::NeighbourEntry;
+pub use ranges::RangesEntry;
 pub use reverse::ReverseEntry;
 pub use ring::RingLine;
 pub use route::RouteEntry;
@@ -48,7 +50,7 @@ pub use vip::VipEntry;
 
 /// Layout of everything in this module. A change of any type raises it; pins of another schema are left alone, never
 /// reinterpreted: the number is part of the pin directory's name.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// Types that may lie in a map: plain old data without padding.
 pub trait Plain: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + 'static {}
@@ -100,6 +102,10 @@ abi!(Key, 20);
 
 /// Bits of [`Key::tag`].
 pub mod tag {
+    /// A service's id stands where the port does: what belongs to several ports. No packet's own key is such.
+    pub const WIDE: u32 = 1 << 24;
+    /// In `RANGES`: the ranges are those of backends that answer.
+    pub const SOURCE: u32 = 1 << 25;
     /// Set in every valid key: without it a place is empty.
     pub const VALID: u32 = 1 << 29;
     /// The address is an IPv4 address.
@@ -133,6 +139,48 @@ impl Key {
     #[inline(always)]
     pub(crate) const fn endpoint_of(family: Family, addr: Addr, port: u16, protocol: u8) -> Self {
         Self::new(family, addr, port as u32 | (protocol as u32) << 16)
+    }
+
+    /// The key of what belongs to several ports of a service. Ids above 16 bits have none.
+    #[inline(always)]
+    pub const fn wide(addr: Addr, service: u16, protocol: u8) -> Self {
+        Self::endpoint(addr, 0, protocol).wide_of(service)
+    }
+
+    /// The same at the address of another key.
+    #[inline(always)]
+    pub(crate) const fn wide_of(self, service: u16) -> Self {
+        Self { tag: self.with_port(service).tag | tag::WIDE, ..self }
+    }
+
+    /// The key of an address's ranges, see [`ranges`].
+    #[inline(always)]
+    pub const fn ranges(addr: Addr, protocol: u8) -> Self {
+        Self::endpoint(addr, 0, protocol)
+    }
+
+    /// The same for what comes from there.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_source(self) -> Self {
+        Self { tag: self.tag | tag::SOURCE, ..self }
+    }
+
+    /// Whether it is such.
+    pub const fn is_of_source(&self) -> bool {
+        self.tag & tag::SOURCE != 0
+    }
+
+    /// Another port, in network order.
+    #[inline(always)]
+    pub(crate) const fn with_port(self, port: u16) -> Self {
+        Self { tag: self.tag & !0xffff | port as u32, ..self }
+    }
+
+    /// Whether this is the key of several ports.
+    #[inline(always)]
+    pub const fn is_wide(&self) -> bool {
+        self.tag & tag::WIDE != 0
     }
 
     /// The key of a neighbour. Indexes that leave no room for the other bits of [`tag`] have no key: no kernel gives them

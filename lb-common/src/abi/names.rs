@@ -21,6 +21,10 @@ pub const ANSWER_DRY: &str = "lb_answer_dry";
 pub const FRAGMENT: &str = "lb_fragment";
 /// The same for [`EXPLAIN_PROGRAM`].
 pub const FRAGMENT_DRY: &str = "lb_fragment_dry";
+/// XDP program that goes on with what may belong to a range of ports.
+pub const WIDE: &str = "lb_wide";
+/// The same for [`EXPLAIN_PROGRAM`].
+pub const WIDE_DRY: &str = "lb_wide_dry";
 /// XDP program that takes packets out of others, for backends. Loaded by `lb decap` alone.
 pub const DECAP_PROGRAM: &str = "lb_decap";
 /// XDP program that passes everything: the far end of a veth needs one.
@@ -34,7 +38,9 @@ pub const RINGS: &str = "RINGS";
 pub const BACKENDS: &str = "BACKENDS";
 /// NAT backends by their endpoint, for the way back.
 pub const REVERSE: &str = "REVERSE";
-/// Which sources may be in `REVERSE`.
+/// Ranges of ports by address.
+pub const RANGES: &str = "RANGES";
+/// Which sources may be in `REVERSE`, and which addresses in `RANGES`.
 pub const FILTER: &str = "FILTER";
 /// The routes back to clients.
 pub const ROUTES: &str = "ROUTES";
@@ -77,12 +83,14 @@ pub const DECAP: &str = "DECAP";
 pub const DECAP_COUNTS: &str = "DECAP_COUNTS";
 
 /// Every map that is pinned and adopted.
-pub const MAPS: [&str; 18] = [
+pub const MAPS: [&str; 19] = [
     SERVICES, RINGS, BACKENDS, REVERSE, FILTER, ROUTES, NEIGHBOURS, FLOWS, EMBRYONIC, FRAGMENTS, COUNTERS,
-    REASONS, EVENTS, DEVICES, INTERFACES, SETTINGS, EXPLAIN, VIPS,
+    REASONS, EVENTS, DEVICES, INTERFACES, SETTINGS, EXPLAIN, VIPS, RANGES,
 ];
+/// Those whose size is a power of two, see [`crate::table`].
+pub const TWO_CHOICE: [&str; 5] = [SERVICES, REVERSE, NEIGHBOURS, VIPS, RANGES];
 /// Every program of the object.
-pub const PROGRAMS: [&str; 11] = [
+pub const PROGRAMS: [&str; 13] = [
     BALANCE,
     DETOUR,
     WRAP,
@@ -94,7 +102,9 @@ pub const PROGRAMS: [&str; 11] = [
     ANSWER_DRY,
     FRAGMENT_DRY,
     PASS,
+    WIDE,
+    WIDE_DRY,
 ];
 /// The programs of `STAGES`, in the order of their places.
-pub const IN_STAGES: [&str; 8] =
-    [DETOUR, WRAP, ANSWER, FRAGMENT, DETOUR_DRY, WRAP_DRY, ANSWER_DRY, FRAGMENT_DRY];
+pub const IN_STAGES: [&str; 10] =
+    [DETOUR, WRAP, ANSWER, FRAGMENT, WIDE, DETOUR_DRY, WRAP_DRY, ANSWER_DRY, FRAGMENT_DRY, WIDE_DRY];

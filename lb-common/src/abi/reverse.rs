@@ -16,13 +16,17 @@ pub struct ReverseEntry {
     pub counters: u32,
     /// The service's address: what the client sees as source.
     pub vip: Addr,
-    /// The service's port in network order.
+    /// The service's port in network order; the first of several, 0: the packet's stays.
     pub port: u16,
     /// [`Key::sum`] of its key: what is known beforehand of each packet's pseudo-header.
     pub sum: u16,
     /// What rewriting from the backend's endpoint to the service's does to checksums.
     pub correction: Correction,
+    /// The first of several ports of the backend, in network order.
+    pub first: u16,
+    /// Always zero.
+    pub pad: u16,
     /// Room for what comes.
-    pub reserved: [u32; 3],
+    pub reserved: [u32; 2],
 }
 abi!(ReverseEntry, 64);

@@ -49,7 +49,7 @@ pub struct ServiceEntry {
     pub pad: u16,
     /// Row of `COUNTERS` that the agent adds to what backends had counted that are gone.
     pub past: u32,
-    /// Room for what comes.
-    pub reserved: u32,
+    /// First and last port in network order if it listens on several: 0 and 65535 for every one.
+    pub ports: [u16; 2],
 }
 abi!(ServiceEntry, 64);

@@ -19,6 +19,8 @@ use crate::packet::{Frame, Packet, eth, half, put_double, put_half, put_word, tr
 use crate::pipeline::{self, Tables, Verdict};
 use crate::reason::Reason;
 use crate::select;
+use crate::stage::Stage;
+use crate::wide;
 
 /// Where an error and what is embedded lie.
 #[derive(Clone, Copy)]
@@ -35,9 +37,10 @@ struct Places {
     protocol: u8,
 }
 
-/// Brings an error to whom it concerns. `None`: it is about no flow of ours.
+/// Brings an error to whom it concerns. `None`: it is about no flow of ours. `WIDE`: see [`wide`]; without it, only exact
+/// services and ways back are looked at.
 #[inline(always)]
-pub(super) fn deliver<F: Frame + ?Sized, T: Tables>(
+pub(super) fn deliver<const WIDE: bool, F: Frame + ?Sized, T: Tables>(
     frame: &mut F,
     tables: &T,
     at: Located,
@@ -73,16 +76,24 @@ pub(super) fn deliver<F: Frame + ?Sized, T: Tables>(
         checksum: 0,
         part: Part::WHOLE,
     };
-    if let Some(service) = pipeline::find_service(tables, &packet) {
-        return Some(towards(frame, tables, &packet, service, places));
+    let service =
+        if WIDE { wide::find_service(tables, &packet) } else { pipeline::find_service(tables, &packet) };
+    if let Some(service) = service {
+        return Some(towards::<WIDE, _, _>(frame, tables, &packet, service, places));
     }
-    let entry = pipeline::find_reverse(tables, &packet)?;
-    Some(back(frame, tables, &packet, entry, (places, src == receiver)))
+    let entry = if WIDE { wide::find_way(tables, &packet) } else { pipeline::find_reverse(tables, &packet) };
+    if let Some(entry) = entry {
+        return Some(back::<WIDE, _, _>(frame, tables, &packet, entry, (places, src == receiver)));
+    }
+    if !WIDE && wide::may_be_wide(tables, &packet) {
+        tables.go_on(Stage::Wide);
+    }
+    None
 }
 
 /// An error about a service's reply: to the backend that sent it.
 #[inline(always)]
-fn towards<F: Frame + ?Sized, T: Tables>(
+fn towards<const WIDE: bool, F: Frame + ?Sized, T: Tables>(
     frame: &mut F,
     tables: &T,
     packet: &Packet,
@@ -100,7 +111,11 @@ fn towards<F: Frame + ?Sized, T: Tables>(
         return Verdict::stop(service.id, Reason::NoDevice);
     }
     let rewritten = if service.flags & NAT != 0 {
-        let new = New { addr: &backend.addr, port: backend.port, correction: backend.correction };
+        let (mut port, mut correction) = (backend.port, backend.correction);
+        if WIDE {
+            (port, correction) = wide::shifted(packet.dst_port, service.ports[0], port, correction);
+        }
+        let new = New { addr: &backend.addr, port, correction };
         rewrite(frame, places, (End::Destination, true), (&packet.dst, packet.dst_port), new)
     } else {
         Some(())
@@ -113,7 +128,7 @@ fn towards<F: Frame + ?Sized, T: Tables>(
 
 /// An error about what a NAT backend was sent: to the client, in the service's name if it is the backend's own.
 #[inline(always)]
-fn back<F: Frame + ?Sized, T: Tables>(
+fn back<const WIDE: bool, F: Frame + ?Sized, T: Tables>(
     frame: &mut F,
     tables: &T,
     packet: &Packet,
@@ -128,7 +143,11 @@ fn back<F: Frame + ?Sized, T: Tables>(
     if !tables.send(hop.ifindex) {
         return Verdict::stop(entry.service, Reason::NoDevice);
     }
-    let new = New { addr: &entry.vip, port: entry.port, correction: entry.correction };
+    let (mut port, mut correction) = (entry.port, entry.correction);
+    if WIDE {
+        (port, correction) = wide::shifted(packet.src_port, entry.first, port, correction);
+    }
+    let new = New { addr: &entry.vip, port, correction };
     let rewritten = rewrite(frame, places, (End::Source, own), (&packet.src, packet.src_port), new);
     if rewritten.and_then(|()| l2::redirect(frame, hop.macs)).is_none() {
         return Verdict::stop(entry.service, Reason::Truncated);

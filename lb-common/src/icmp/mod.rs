@@ -70,13 +70,19 @@ pub(crate) fn decide<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, at
     verdict.unwrap_or(Verdict::stop(0, Reason::Icmp))
 }
 
+/// The same about what may belong to a range of ports.
+#[inline(always)]
+pub(crate) fn decide_wide<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, at: Located) -> Verdict {
+    error::deliver::<true, _, _>(frame, tables, at).unwrap_or(Verdict::stop(0, Reason::Icmp))
+}
+
 /// `None`: not ours.
 #[inline(always)]
 fn look<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, at: Located) -> Option<Verdict> {
     let [kind, code] = *frame.at::<2>(at.transport)?;
     match Kind::of(at.family, kind, code)? {
         Kind::Echo { reply } => echo::answer(frame, tables, at, reply),
-        Kind::Error => error::deliver(frame, tables, at),
+        Kind::Error => error::deliver::<false, _, _>(frame, tables, at),
     }
 }
 

@@ -9,15 +9,16 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{
-    BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, FragmentKey, FragmentValue, Hand,
-    NeighbourEntry, ReasonCounters, Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings,
-    VipEntry, event, limits, settings,
+    BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, FragmentKey, FragmentValue, Hand, Key,
+    NeighbourEntry, RangesEntry, ReasonCounters, Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry,
+    Settings, VipEntry, event, limits, settings,
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::icmp::limit;
 use lb_common::pipeline::{Hop, Tables};
 use lb_common::reason::Reason;
 use lb_common::stage::Stage;
+use lb_common::wide;
 
 /// Written by the agent through `mmap`, read here.
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
@@ -26,7 +27,8 @@ const MAPPED: usize = BPF_F_MMAPABLE as usize;
 /// loader puts in where it lies.
 mod direct {
     use lb_common::abi::{
-        BackendEntry, Filter, NeighbourEntry, ReverseEntry, RouteEntry, ServiceEntry, Settings, VipEntry,
+        BackendEntry, Filter, NeighbourEntry, RangesEntry, ReverseEntry, RouteEntry, ServiceEntry, Settings,
+        VipEntry,
     };
 
     unsafe extern "C" {
@@ -38,6 +40,7 @@ mod direct {
         pub(super) static mut NEIGHBOURS: NeighbourEntry;
         pub(super) static mut SETTINGS: Settings;
         pub(super) static mut VIPS: VipEntry;
+        pub(super) static mut RANGES: RangesEntry;
 
         // Numbers ([`SIZES`](lb_common::abi::direct::SIZES)), in place of an address.
         pub(super) static SERVICE_MASK: u8;
@@ -45,6 +48,7 @@ mod direct {
         pub(super) static NEIGHBOUR_MASK: u8;
         pub(super) static VIP_MASK: u8;
         pub(super) static BACKEND_COUNT: u8;
+        pub(super) static RANGES_MASK: u8;
     }
 }
 
@@ -167,6 +171,11 @@ impl<const MODE: u32> Tables for Maps<MODE> {
     #[inline(always)]
     fn reverse_mask(&self) -> u32 {
         number!(REVERSE_MASK)
+    }
+    #[inline(always)]
+    fn range(&self, key: &Key) -> Option<u16> {
+        let [first, last] = key.addr.halves();
+        wide::unpack(lb_range(first, last, key.tag))
     }
     #[inline(always)]
     fn filter(&self) -> Option<&Filter> {
@@ -353,6 +362,21 @@ impl<const MODE: u32> Tables for Maps<MODE> {
             write(unsafe { &mut *report });
         }
     }
+}
+
+/// Looks for a port's range, see [`wide::look`]. A function that the verifier looks at once: its loop has many ends, after
+/// each of which the rest of the program would be looked at.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_range(first: u64, last: u64, tag: u32) -> u64 {
+    let key = Key { addr: Addr::from_halves([first, last]), tag };
+    let mut word = wide::pack(wide::look(&key, number!(RANGES_MASK), |place| {
+        entry!(RANGES, place & number!(RANGES_MASK))
+    }));
+    // What LLVM knows of the answer the verifier does not.
+    // SAFETY: moves a register to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) word, options(nomem, nostack, preserves_flags)) };
+    word
 }
 
 /// A MAC address of `bpf_fib_lookup`, which lies at an even offset. Volatile: on the stack the verifier takes no larger

@@ -13,7 +13,7 @@ use aya_log_ebpf::debug;
 use frame::XdpFrame;
 use lb_common::pipeline::{Tables, Verdict};
 use lb_common::reason::{Fate, Reason};
-use lb_common::{detour, fragment, icmp, pipeline, wrap};
+use lb_common::{detour, fragment, icmp, pipeline, wide, wrap};
 use maps::{EXPLAINS, LIVE, Maps};
 
 /// A program: how it writes, and what decides. Inlined by hand: what grows past the compiler's patience would become a
@@ -84,6 +84,16 @@ program! {
 program! {
     /// The same as `lb_fragment`, for `lb_explain`.
     lb_fragment_dry: EXPLAINS, fragment::run
+}
+
+program! {
+    /// Looks for ranges of ports, see [`Stage::Wide`](lb_common::stage::Stage::Wide).
+    lb_wide: LIVE, wide::run
+}
+
+program! {
+    /// The same as `lb_wide`, for `lb_explain`.
+    lb_wide_dry: EXPLAINS, wide::run
 }
 
 /// Passes everything. A veth whose other end sends with XDP needs a program on it (`lb pass`).

@@ -1,7 +1,7 @@
 //! Carrying out the steps of a plan.
 
 use crate::dataplane::Tables;
-use crate::dataplane::tables::{Full, OutOfRange};
+use crate::dataplane::tables::{Full, OutOfRange, RangesError};
 use crate::plan::Step;
 use lb_common::abi::ReverseEntry;
 
@@ -11,6 +11,9 @@ pub enum ApplyError {
     /// A two-choice table has no place.
     #[error(transparent)]
     Full(#[from] Full),
+    /// A list of ranges cannot be written.
+    #[error(transparent)]
+    Ranges(#[from] RangesError),
     /// A place that is not in the table: the plan was made for other tables.
     #[error(transparent)]
     OutOfRange(#[from] OutOfRange),
@@ -33,6 +36,7 @@ pub(crate) fn stretches(steps: &[Step]) -> impl Iterator<Item = &[Step]> {
             Step::RemoveService { .. }
                 | Step::RemoveReverse { .. }
                 | Step::RemoveVip { .. }
+                | Step::Ranges { .. }
                 | Step::ForgetFlows { .. }
                 | Step::Grace
         )
@@ -86,6 +90,7 @@ fn one_stretch(tables: &mut Tables, steps: &[Step]) -> Result<(), ApplyError> {
             Step::RemoveVip { key, .. } => {
                 tables.vips.remove(key);
             }
+            Step::Ranges { key, list } => tables.ranges.set(key, list)?,
             Step::Grace => tables.grace.synchronize(),
             Step::ZeroReasons { .. }
             | Step::ZeroCounters { .. }

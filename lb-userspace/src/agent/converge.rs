@@ -168,7 +168,7 @@ impl Core {
     /// What the tables hold for a service.
     pub(super) fn installed(&self, service: &Service) -> Option<ServiceEntry> {
         let id = *self.ids.get(&service.name)?;
-        let here = self.tables.services.find(&plan::key(service)).map(|(_, entry)| entry);
+        let here = plan::installed(service, &self.tables);
         // It may still listen elsewhere.
         here.filter(|entry| entry.id == id)
             .or_else(|| self.tables.services.iter().find(|entry| entry.id == id))

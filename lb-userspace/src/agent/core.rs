@@ -20,6 +20,7 @@ use crate::dataplane::events::Events;
 use crate::dataplane::flows::Flows;
 use crate::dataplane::{Dataplane, Sizes, Start, Tables};
 use crate::health::{Network, Runner, Transition};
+use crate::model::shown;
 use crate::net::watch::{self, Watch};
 use crate::net::{self, Netlink};
 use crate::plan::RingCache;
@@ -117,7 +118,11 @@ impl Core {
             if !known.is_some_and(|s| s.backends.contains_key(&target.backend)) {
                 continue;
             }
-            tracing::info!(service = &*target.service, backend = %target.backend, "{health}: {reason}");
+            tracing::info!(
+                service = &*target.service,
+                backend = shown(&target.backend),
+                "{health}: {reason}"
+            );
             self.state.health.entry(target.service.to_string()).or_default().insert(target.backend, health);
             self.saved.health_changed(&target.service);
             self.touched.service(&target.service);

@@ -4,7 +4,7 @@ use super::flows::FlowCounts;
 use super::windows::Windows;
 use crate::config::Change;
 use crate::dataplane::Tables;
-use crate::model::{Admin, Desired};
+use crate::model::{Admin, Desired, shown};
 use std::collections::BTreeMap;
 
 /// The changes that end drains: backends that leave now.
@@ -33,7 +33,7 @@ pub(crate) fn ended(
             if late || empty() {
                 changes.push(Change::RemoveBackend {
                     service: service.name.clone(),
-                    address: backend.address.to_string(),
+                    address: shown(&backend.address),
                 });
             }
         }

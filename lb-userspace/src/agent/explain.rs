@@ -5,6 +5,7 @@ use crate::api::failure::{Failure, FailureCode};
 use crate::api::types::{ExplainRequest, ExplainView, FrameView};
 use crate::dataplane::explain::{ExplainError, Explained, Explainer};
 use crate::explain::decode;
+use crate::model::shown;
 use crate::net;
 use lb_common::abi::explain::NONE;
 use lb_common::packet::{self, Parsed};
@@ -91,5 +92,5 @@ fn backend(core: &Core, service: u32, row: u32) -> Option<String> {
     let block = entry.backends..entry.backends + entry.capacity;
     let mut used = block.filter_map(|n| core.tables.backends.get(n)).filter(|b| b.generation != 0);
     let found = used.find(|b| b.counters == row)?;
-    Some(SocketAddr::new(found.addr.into(), u16::from_be(found.port)).to_string())
+    Some(shown(&SocketAddr::new(found.addr.into(), u16::from_be(found.port))))
 }

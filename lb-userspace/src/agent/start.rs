@@ -149,7 +149,7 @@ impl Core {
 
 /// The ids of services that are in the tables, found by where they listen: names are not in the kernel.
 fn ids_by_listener(desired: &Desired, tables: &Tables) -> BTreeMap<String, u32> {
-    let id = |service| tables.services.find(&plan::key(service)).map(|(_, entry)| entry.id);
+    let id = |service| plan::installed(service, tables).map(|entry| entry.id);
     desired.services.iter().filter_map(|(name, service)| Some((name.clone(), id(service)?))).collect()
 }
 
@@ -160,6 +160,7 @@ fn sizes(tables: &Tables, counters: &Counters) -> Sizes {
         ring_lines: tables.rings.lines(),
         backends: tables.backends.capacity(),
         reverse: tables.reverse.capacity(),
+        ranges: tables.ranges.capacity(),
         neighbours: tables.neighbours.capacity(),
         counters: counters.backend_rows(),
         reasons: counters.reason_rows(),

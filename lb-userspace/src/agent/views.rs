@@ -14,7 +14,7 @@ use crate::dataplane::devices::Mode;
 use crate::dataplane::interfaces::AttachError;
 use crate::dataplane::maps::MapsError;
 use crate::health::Target;
-use crate::model::{Admin, Backend, Desired, Health, Service};
+use crate::model::{Admin, Backend, Desired, Health, Service, shown};
 use crate::net::format_mac;
 use crate::plan::{Plan, Share, Step};
 use lb_common::abi::BackendCounters;
@@ -73,6 +73,7 @@ pub(super) fn plan(outcome: &Outcome, plan: &Plan, dry_run: bool) -> PlanView {
                 | Step::ZeroCounters { .. }
                 | Step::KeepCounters { .. }
                 | Step::Grace
+                | Step::Ranges { .. }
                 | Step::ForgetFlows { .. }
         )
     };
@@ -285,7 +286,7 @@ impl Core {
         let share = shares.get(&backend.address).copied().unwrap_or(Share { expected: 0.0, actual: 0.0 });
         let draining = backend.admin != Admin::Active;
         BackendView {
-            address: backend.address.to_string(),
+            address: shown(&backend.address),
             weight: backend.weight,
             admin: if draining { AdminState::Draining } else { AdminState::Active },
             drain_deadline: deadline,
@@ -361,10 +362,7 @@ impl Core {
             let backends: Vec<BackendStatsView> = self
                 .rows(service)
                 .iter()
-                .map(|(address, row)| BackendStatsView {
-                    address: address.to_string(),
-                    counters: counters(row),
-                })
+                .map(|(address, row)| BackendStatsView { address: shown(address), counters: counters(row) })
                 .collect();
             let mut total = counters(&self.counters.backend(entry.past).map_err(failed)?);
             for backend in &backends {

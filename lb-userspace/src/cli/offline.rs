@@ -9,8 +9,7 @@ use crate::api::types::{
 };
 use crate::dataplane::offline::Offline;
 use crate::explain::decode;
-use crate::model::Mode;
-use crate::model::{Listen, Protocol};
+use crate::model::{Listen, Mode, Ports, Protocol, shown};
 use crate::net;
 use anyhow::Result;
 use lb_common::abi::counter::REASON_SLOTS;
@@ -179,12 +178,16 @@ fn block<'a>(backends: &'a [BackendEntry], service: &ServiceEntry) -> &'a [Backe
 
 fn listener(entry: &ServiceEntry) -> String {
     let protocol = if entry.key.protocol() == TCP { Protocol::Tcp } else { Protocol::Udp };
-    let listen = Listen { protocol, address: entry.key.addr.into(), port: u16::from_be(entry.key.port()) };
-    listen.to_string()
+    let ports = match entry.ports.map(u16::from_be) {
+        _ if !entry.key.is_wide() => Ports::One(u16::from_be(entry.key.port())),
+        [0, _] => Ports::Any,
+        [first, last] => Ports::Range(first, last),
+    };
+    Listen { protocol, address: entry.key.addr.into(), ports }.to_string()
 }
 
 fn address(backend: &BackendEntry) -> String {
-    SocketAddr::new(backend.addr.into(), u16::from_be(backend.port)).to_string()
+    shown(&SocketAddr::new(backend.addr.into(), u16::from_be(backend.port)))
 }
 
 fn counters_view(counted: BackendCounters) -> CountersView {
@@ -209,9 +212,15 @@ mod tests {
         let key = Key::endpoint(ip.into(), 443_u16.to_be(), TCP);
         let entry = ServiceEntry { key, backends: 1, capacity: 2, ..ServiceEntry::default() };
         assert_eq!(listener(&entry), "tcp://[2001:db8::10]:443");
+        let (key, ports) = (Key::wide(ip.into(), 7, TCP), [8000, 8999].map(u16::to_be));
+        let range = ServiceEntry { key, ports, ..ServiceEntry::default() };
+        assert_eq!(listener(&range), "tcp://[2001:db8::10]:8000-8999");
+        let any = ServiceEntry { ports: [0, u16::MAX], ..range };
+        assert_eq!(listener(&any), "tcp://[2001:db8::10]:*");
         let ip: IpAddr = "10.0.0.11".parse().unwrap();
         let backend = BackendEntry { addr: ip.into(), port: 8443_u16.to_be(), ..BackendEntry::default() };
         assert_eq!(address(&backend), "10.0.0.11:8443");
+        assert_eq!(address(&BackendEntry { port: 0, ..backend }), "10.0.0.11");
         assert_eq!(block(&[BackendEntry::default(), backend, backend, backend], &entry).len(), 2);
         assert!(block(&[backend], &entry).is_empty(), "a table that is too short");
     }

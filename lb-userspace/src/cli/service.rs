@@ -36,11 +36,13 @@ pub enum ServiceCommand {
 Examples:
   lb service add web tcp://192.0.2.10:443 --backend 10.0.0.11:8443 --backend 10.0.0.12:8443,weight=50
   lb service add dns udp://[2001:db8::10]:53 --mode l2 --backend 2001:db8::11
-  lb service add web tcp://192.0.2.10:80 --check http:/healthz,interval=2s --backend 10.0.0.11")]
+  lb service add web tcp://192.0.2.10:80 --check http:/healthz,interval=2s --backend 10.0.0.11
+  lb service add ftp tcp://192.0.2.10:50000-50999 --check tcp,port=21 --backend 10.0.0.11
+  lb service add all tcp://192.0.2.10:* --mode l2 --backend 10.0.0.11")]
 pub struct AddArgs {
     /// Its name
     name: String,
-    /// Where it listens, like tcp://192.0.2.10:443
+    /// Where it listens, like tcp://192.0.2.10:443, tcp://192.0.2.10:8000-8999 or tcp://192.0.2.10:*
     #[arg(value_parser = word::<Listen>)]
     listen: String,
     #[command(flatten)]
@@ -61,7 +63,7 @@ Examples:
 pub struct SetArgs {
     /// Its name
     name: String,
-    /// Where it listens, like tcp://192.0.2.10:443
+    /// Where it listens, like tcp://192.0.2.10:443, tcp://192.0.2.10:8000-8999 or tcp://192.0.2.10:*
     #[arg(long, value_parser = word::<Listen>)]
     listen: Option<String>,
     #[command(flatten)]

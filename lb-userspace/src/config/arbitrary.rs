@@ -3,7 +3,7 @@
 use crate::model::Sources;
 use crate::model::{
     Admin, Announce, AttachMode, Backend, Check, CheckKind, Desired, EncapChecksum, HttpMethod, Listen, Mode,
-    OnDown, Protocol, Service, Tracking,
+    OnDown, Ports, Protocol, Service, Tracking,
 };
 use ipnet::{Ipv4Net, Ipv6Net};
 use lb_common::maglev;
@@ -42,6 +42,21 @@ fn check() -> impl Strategy<Value = Check> {
         })
 }
 
+fn ports() -> impl Strategy<Value = Ports> {
+    let range = (1_u16..=65_000, 1_u16..500).prop_map(|(first, more)| Ports::Range(first, first + more));
+    prop_oneof![4 => (1_u16..).prop_map(Ports::One), 1 => range, 1 => Just(Ports::Any)]
+}
+
+/// The port of a backend in NAT mode. In a service with several ports each address has one answer.
+fn own_port(ports: Ports, host: u8, port: u16) -> u16 {
+    let first = u16::from(host);
+    match ports {
+        Ports::One(_) => port,
+        Ports::Range(..) if host.is_multiple_of(2) && ports.at_backend(first).is_some() => first,
+        Ports::Range(..) | Ports::Any => 0,
+    }
+}
+
 fn admin() -> impl Strategy<Value = Admin> {
     // Until the year 9999, the last that the text can say.
     let until = option::of(0_u64..253_402_300_800);
@@ -63,13 +78,13 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
     );
     let backends = vec((1_u8..=250, 1_u16.., 0..=Backend::MAX_WEIGHT, admin()), 0..6);
     let name = "[a-zA-Z0-9][a-zA-Z0-9._-]{0,20}";
-    (name, any::<bool>(), 1_u16.., words, option::of(check()), 1_u64..86_400, backends).prop_map(
+    (name, any::<bool>(), ports(), words, option::of(check()), 1_u64..86_400, backends).prop_map(
         move |(
             name,
             v6,
-            port,
+            ports,
             (protocol, mode, on_down, announce, tracking, (encap_checksum, echo, ring_size)),
-            check,
+            mut check,
             idle,
             backends,
         )| {
@@ -80,14 +95,18 @@ fn service(index: u8) -> impl Strategy<Value = Service> {
                     Ipv4Addr::new(10, net, index, host).into()
                 }
             };
-            let backends = backends.into_iter().map(|(host, own_port, weight, admin)| {
-                let port = if mode.keeps_destination() { port } else { own_port };
+            if let Some(check) = check.as_mut().filter(|_| ports.is_wide()) {
+                check.port.get_or_insert(80);
+            }
+            let backends = backends.into_iter().map(|(host, port, weight, admin)| {
+                let port =
+                    if mode.keeps_destination() { ports.backend_port() } else { own_port(ports, host, port) };
                 let address = SocketAddr::new(address(1, host), port);
                 (address, Backend { address, weight, admin })
             });
             Service {
                 name: format!("{name}{index}"),
-                listen: Listen { protocol, address: address(0, 1), port },
+                listen: Listen { protocol, address: address(0, 1), ports },
                 mode,
                 check,
                 on_down,

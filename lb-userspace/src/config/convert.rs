@@ -6,7 +6,7 @@ use super::file::{self, Options};
 use super::finding::{Findings, Path};
 use crate::model::{
     Admin, Announce, Backend, Check, EncapChecksum, InvalidText, Listen, Mode, OnDown, Service, Tracking,
-    parse_backend,
+    parse_backend, shown,
 };
 use lb_common::maglev;
 use std::collections::BTreeMap;
@@ -174,7 +174,7 @@ pub(super) fn service(
     let mut places = BTreeMap::new();
     for (index, backend_shape) in shape.backend.iter().enumerate() {
         let place = || path.key("backend").index(index);
-        let port = listen.map_or(1, |listen| listen.port);
+        let port = listen.map_or(1, |listen| listen.ports.backend_port());
         let judged = plain(backend_shape, port);
         let judged = judged.or_else(|| backend(&subject, backend_shape, port, &place(), out));
         let Some(backend) = judged else { continue };
@@ -182,7 +182,7 @@ pub(super) fn service(
         if backends.insert(address, backend).is_some() {
             out.conflict(
                 place().key("address"),
-                format!("{subject}: backend {address} is written twice"),
+                format!("{subject}: backend {} is written twice", shown(&address)),
                 "remove one of them; a larger share is a larger weight",
             );
         } else {

@@ -2,7 +2,7 @@
 
 use super::file::{self, Agent, CheckTable, Draining, File, Interface, InterfaceTable};
 use crate::model::Sources;
-use crate::model::{Admin, AttachMode, Backend, Check, CheckKind, Desired, HttpMethod, Service};
+use crate::model::{Admin, AttachMode, Backend, Check, CheckKind, Desired, HttpMethod, Service, shown};
 use lb_common::maglev;
 use std::net::SocketAddr;
 use std::time::{Duration, UNIX_EPOCH};
@@ -67,7 +67,7 @@ pub fn service(service: &Service) -> file::Service {
 /// The shape of a backend.
 pub fn backend(backend: &Backend) -> file::Backend {
     file::Backend {
-        address: backend.address.to_string(),
+        address: shown(&backend.address),
         weight: (backend.weight != Backend::DEFAULT_WEIGHT).then_some(i64::from(backend.weight)),
         draining: match backend.admin {
             Admin::Active => None,

@@ -5,10 +5,12 @@
 use super::convert::Placed;
 use super::finding::Findings;
 use super::finding::Path;
-use crate::model::{EncapChecksum, Listen, Mode, Protocol, Service};
+use crate::model::{EncapChecksum, Listen, Mode, Protocol, Service, shown};
 use lb_common::abi::limits::BACKENDS_PER_SERVICE;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+
+mod wide;
 
 /// Slots a backend should have, so that shares are even to about 1 % (Maglev, NSDI 2016, section 5.3).
 const SLOTS_PER_BACKEND: usize = 100;
@@ -25,7 +27,8 @@ pub(super) fn alone(placed: &Placed, out: &mut Findings) {
             out.invalid(
                 place(),
                 format!(
-                    "service {name}: backend {address} is {is}, the service is {want}; {} cannot translate",
+                    "service {name}: backend {} is {is}, the service is {want}; {} cannot translate",
+                    shown(address),
                     service.mode
                 ),
                 format!("write the backend's {want} address, or make another service for {is} clients"),
@@ -35,17 +38,19 @@ pub(super) fn alone(placed: &Placed, out: &mut Findings) {
         if address.ip() == vip {
             out.invalid(
                 place(),
-                format!("service {name}: backend {address} is the service's own address"),
+                format!("service {name}: backend {} is the service's own address", shown(address)),
                 "write the address of the machine that serves",
             );
             continue;
         }
-        if service.mode.keeps_destination() && address.port() != service.listen.port {
+        if service.mode.keeps_destination() && address.port() != service.listen.ports.backend_port() {
             out.invalid(
                 place(),
                 format!(
-                    "service {name}: backend {address} has another port than the service ({}); mode {} changes no ports",
-                    service.listen.port, service.mode
+                    "service {name}: backend {} has another port than the service ({}); mode {} changes no ports",
+                    shown(address),
+                    service.listen.ports,
+                    service.mode
                 ),
                 format!("write {}, or mode = \"nat\"", address.ip()),
             );
@@ -54,7 +59,8 @@ pub(super) fn alone(placed: &Placed, out: &mut Findings) {
             out.warn(
                 place(),
                 format!(
-                    "service {name}: backend {address} is a loopback address: no packet can be sent there"
+                    "service {name}: backend {} is a loopback address: no packet can be sent there",
+                    shown(address)
                 ),
                 "write the address of the machine that serves",
             );
@@ -70,6 +76,7 @@ pub(super) fn alone(placed: &Placed, out: &mut Findings) {
             "write mode = \"gue\", or leave encap-checksum out",
         );
     }
+    wide::alone(placed, out);
     let limit = BACKENDS_PER_SERVICE as usize;
     let count = service.backends.len();
     if count > limit {
@@ -99,8 +106,8 @@ pub(super) fn together(services: &[Placed], out: &mut Findings) {
     let mut endpoints: HashMap<(SocketAddr, Protocol), &str> = HashMap::new();
     let vips: HashMap<(SocketAddr, Protocol), &str> = services
         .iter()
-        .map(|Placed { service, .. }| {
-            ((service.listen.socket(), service.listen.protocol), service.name.as_str())
+        .filter_map(|Placed { service, .. }| {
+            Some(((service.listen.socket()?, service.listen.protocol), service.name.as_str()))
         })
         .collect();
     for placed in services {
@@ -118,7 +125,7 @@ pub(super) fn together(services: &[Placed], out: &mut Findings) {
         if let Some(other) = listeners.insert(listen, name) {
             same_listener(other, name, listen, at.key("listen"), out);
         }
-        if service.mode != Mode::Nat {
+        if service.mode != Mode::Nat || listen.ports.is_wide() {
             continue;
         }
         for (address, index) in backends {
@@ -131,23 +138,29 @@ pub(super) fn together(services: &[Placed], out: &mut Findings) {
             }
         }
     }
+    wide::together(services, out);
 }
 
 /// Judges a service against others that go together already: finds what [`together`] finds in all of them, and looks
 /// only at what concerns the one.
-pub(super) fn joining<'a>(service: &Service, others: impl Iterator<Item = &'a Service>, out: &mut Findings) {
+pub(super) fn joining<'a>(
+    service: &Service,
+    others: impl Iterator<Item = &'a Service> + Clone,
+    out: &mut Findings,
+) {
     let listen = service.listen;
-    for other in others {
+    for other in others.clone() {
         let [first, second] = if other.name < service.name { [other, service] } else { [service, other] }
             .map(|s| s.name.as_str());
         if other.listen == listen {
             same_listener(first, second, listen, Path::default(), out);
         }
-        if other.listen.protocol != listen.protocol {
+        let wide = listen.ports.is_wide() || other.listen.ports.is_wide();
+        if other.listen.protocol != listen.protocol || wide {
             continue;
         }
         for (sender, listener) in [(service, other), (other, service)] {
-            let address = listener.listen.socket();
+            let Some(address) = listener.listen.socket() else { continue };
             if sender.mode == Mode::Nat && sender.backends.contains_key(&address) {
                 comes_back(&sender.name, address, &listener.name, Path::default(), out);
             }
@@ -158,6 +171,7 @@ pub(super) fn joining<'a>(service: &Service, others: impl Iterator<Item = &'a Se
             }
         }
     }
+    wide::joining(service, others, out);
 }
 
 /// Backends of both services. Most services have other networks than most others: those cost nothing.
@@ -247,7 +261,7 @@ mod tests {
             }
             // With the same listener it would be the service's own address, which is refused before.
             if backends && !listener {
-                let address = other.listen.socket();
+                let address = SocketAddr::new(other.listen.address, other.listen.ports.backend_port());
                 service.backends.insert(address, Backend::new(address, 1));
             }
             let mut all = desired.clone();

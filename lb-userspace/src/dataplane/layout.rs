@@ -111,7 +111,7 @@ pub fn compare(
     needed: Layout,
     sizable: bool,
 ) -> Result<(), Box<WrongLayout>> {
-    let two_choice = [names::SERVICES, names::REVERSE, names::NEIGHBOURS, names::VIPS].contains(&name);
+    let two_choice = names::TWO_CHOICE.contains(&name);
     let entries_fit = if sizable { found.max_entries } else { needed.max_entries };
     let same =
         found == Layout { max_entries: entries_fit, ..needed } && found.max_entries != 0 || found == needed;

@@ -4,13 +4,15 @@ use std::io;
 
 use aya::maps::{Map, MapData, MapError};
 use lb_common::abi::{
-    BackendEntry, NeighbourEntry, Plain, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings,
-    VipEntry, direct, names,
+    BackendEntry, Filter, NeighbourEntry, Plain, RangesEntry, ReverseEntry, RingLine, RouteEntry,
+    ServiceEntry, Settings, VipEntry, direct, names,
 };
 use std::os::fd::AsFd;
 
 use super::pins::Pins;
-use super::tables::{Backends, Grace, Region, Reverse, Rings, Routes, SettingsTable, Tables, TwoChoice};
+use super::tables::{
+    Backends, Grace, Ranges, Region, Reverse, Rings, Routes, SettingsTable, Tables, TwoChoice,
+};
 
 /// A map cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -130,13 +132,19 @@ impl Maps {
     /// A map is missing, of another layout, or cannot be mapped.
     pub(super) fn tables(&self) -> Result<Tables, MapsError> {
         let grace = || Grace::Kernel;
+        let filter = self.region::<Filter>(names::FILTER, true)?;
         let settings = SettingsTable::new(self.region::<Settings>(names::SETTINGS, true)?);
         Ok(Tables {
             services: TwoChoice::new(self.region::<ServiceEntry>(names::SERVICES, true)?, grace()),
             vips: TwoChoice::new(self.region::<VipEntry>(names::VIPS, true)?, grace()),
             reverse: Reverse::new(
                 TwoChoice::new(self.region::<ReverseEntry>(names::REVERSE, true)?, grace()),
-                self.region(names::FILTER, true)?,
+                filter.clone(),
+            ),
+            ranges: Ranges::new(
+                TwoChoice::new(self.region::<RangesEntry>(names::RANGES, true)?, grace()),
+                filter,
+                grace(),
             ),
             neighbours: TwoChoice::new(self.region::<NeighbourEntry>(names::NEIGHBOURS, true)?, grace()),
             rings: Rings::new(self.region::<RingLine>(names::RINGS, true)?),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <pins>/                      locked by the one writer
-//!   v2/                        the schema, see lb_common::abi::SCHEMA
+//!   v3/                        the schema, see lb_common::abi::SCHEMA
 //!     maps/<NAME>
 //!     programs/<build>/<name>  one directory a build, see object::build
 //!     links/<ifindex>@<name>   dots of the name as %2e: the file system takes none

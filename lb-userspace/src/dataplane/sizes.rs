@@ -13,6 +13,8 @@ pub struct Sizes {
     pub backends: u32,
     /// Entries of `REVERSE`, a power of two.
     pub reverse: u32,
+    /// Entries of `RANGES`, a power of two.
+    pub ranges: u32,
     /// Entries of `NEIGHBOURS`, a power of two.
     pub neighbours: u32,
     /// Entries of `FLOWS`.
@@ -34,6 +36,7 @@ impl Default for Sizes {
             ring_lines: limits::RING_LINES,
             backends: limits::BACKENDS,
             reverse: limits::REVERSE,
+            ranges: limits::RANGES,
             neighbours: limits::NEIGHBOURS,
             flows: limits::FLOWS,
             embryonic: limits::EMBRYONIC,
@@ -64,12 +67,13 @@ fn names_of_tables() -> String {
 
 impl Sizes {
     /// Map names and their sizes.
-    pub fn by_name(&self) -> [(&'static str, u32); 10] {
+    pub fn by_name(&self) -> [(&'static str, u32); 11] {
         [
             (names::SERVICES, self.services),
             (names::RINGS, self.ring_lines),
             (names::BACKENDS, self.backends),
             (names::REVERSE, self.reverse),
+            (names::RANGES, self.ranges),
             (names::NEIGHBOURS, self.neighbours),
             (names::FLOWS, self.flows),
             (names::EMBRYONIC, self.embryonic),
@@ -89,6 +93,7 @@ impl Sizes {
             names::RINGS => &mut self.ring_lines,
             names::BACKENDS => &mut self.backends,
             names::REVERSE => &mut self.reverse,
+            names::RANGES => &mut self.ranges,
             names::NEIGHBOURS => &mut self.neighbours,
             names::FLOWS => &mut self.flows,
             names::EMBRYONIC => &mut self.embryonic,
@@ -107,7 +112,7 @@ impl Sizes {
     /// The first table whose size is impossible.
     pub fn check(&self) -> Result<(), BadSize> {
         for (table, entries) in self.by_name() {
-            let two_choice = [names::SERVICES, names::REVERSE, names::NEIGHBOURS].contains(&table);
+            let two_choice = names::TWO_CHOICE.contains(&table);
             let good = if two_choice { entries.is_power_of_two() && entries >= 2 } else { entries >= 1 };
             if !good {
                 return Err(BadSize { table, entries, two_choice });

@@ -5,6 +5,7 @@
 
 mod backends;
 pub mod grace;
+mod ranges;
 pub mod region;
 mod reverse;
 mod rings;
@@ -17,6 +18,7 @@ use lb_common::abi::{NeighbourEntry, ServiceEntry, VipEntry, limits};
 use super::Sizes;
 pub use backends::Backends;
 pub use grace::Grace;
+pub use ranges::{Ranges, RangesError};
 pub use region::{OutOfRange, Region};
 pub use reverse::Reverse;
 pub use rings::Rings;
@@ -33,6 +35,8 @@ pub struct Tables {
     pub vips: TwoChoice<VipEntry>,
     /// The way back from NAT backends.
     pub reverse: Reverse,
+    /// Ranges of ports.
+    pub ranges: Ranges,
     /// MAC addresses of on-link clients. Without an entry the program asks the kernel: a full table costs time only.
     pub neighbours: TwoChoice<NeighbourEntry>,
     /// Ring slots.
@@ -51,12 +55,18 @@ impl Tables {
     /// Empty tables on the heap.
     pub fn in_memory(sizes: &Sizes) -> Self {
         let settings = SettingsTable::new(Region::on_heap("SETTINGS", 1));
+        let filter = Region::on_heap("FILTER", 1);
         Self {
             services: TwoChoice::new(Region::on_heap("SERVICES", sizes.services), Grace::None),
             vips: TwoChoice::new(Region::on_heap("VIPS", sizes.services), Grace::None),
             reverse: Reverse::new(
                 TwoChoice::new(Region::on_heap("REVERSE", sizes.reverse), Grace::None),
-                Region::on_heap("FILTER", 1),
+                filter.clone(),
+            ),
+            ranges: Ranges::new(
+                TwoChoice::new(Region::on_heap("RANGES", sizes.ranges), Grace::None),
+                filter,
+                Grace::None,
             ),
             neighbours: TwoChoice::new(Region::on_heap("NEIGHBOURS", sizes.neighbours), Grace::None),
             rings: Rings::new(Region::on_heap("RINGS", sizes.ring_lines)),

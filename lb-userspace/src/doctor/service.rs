@@ -3,6 +3,7 @@
 use super::{Finding, Severity};
 use crate::api::failure::Failure;
 use crate::api::types::StatusView;
+use std::net::IpAddr;
 
 pub(super) fn examine(status: Result<&StatusView, &Failure>) -> Vec<Finding> {
     let status = match status {
@@ -27,7 +28,9 @@ pub(super) fn examine(status: Result<&StatusView, &Failure>) -> Vec<Finding> {
         for backend in &service.backends {
             let Some(hop) = backend.next_hop.as_ref().filter(|hop| hop.state != "resolved") else { continue };
             let reason = hop.reason.as_deref().unwrap_or(&hop.state);
-            let host = backend.address.rsplit_once(':').map_or(backend.address.as_str(), |(host, _)| host);
+            let whole = backend.address.as_str();
+            let alone = whole.parse::<IpAddr>().is_ok();
+            let host = whole.rsplit_once(':').filter(|_| !alone).map_or(whole, |(host, _)| host);
             let host = host.trim_matches(['[', ']']);
             findings.push(Finding::new(
                 Severity::Problem,

@@ -2,6 +2,7 @@
 //!
 //! One spelling for all of them. What is wrong with a text is said together with what to write instead.
 
+use super::ports::parse_port;
 use super::{
     Announce, AttachMode, EncapChecksum, Health, HttpMethod, Listen, Mode, OnDown, Protocol, Tracking,
 };
@@ -111,7 +112,11 @@ words!(HttpMethod, "method", later & [], Get = "GET", Head = "HEAD");
 
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}://{}", self.protocol, self.socket()))
+        let Self { protocol, address, ports } = self;
+        match address {
+            IpAddr::V4(address) => f.pad(&format!("{protocol}://{address}:{ports}")),
+            IpAddr::V6(address) => f.pad(&format!("{protocol}://[{address}]:{ports}")),
+        }
     }
 }
 
@@ -119,7 +124,8 @@ impl FromStr for Listen {
     type Err = InvalidText;
 
     fn from_str(text: &str) -> Result<Self, InvalidText> {
-        const SHAPE: &str = "write it like tcp://192.0.2.10:443 or udp://[2001:db8::10]:53";
+        const SHAPE: &str =
+            "write it like tcp://192.0.2.10:443, udp://[2001:db8::10]:8000-8999 or tcp://192.0.2.10:*";
         let Some((protocol, rest)) = text.split_once("://") else {
             return Err(InvalidText::new(format!("listener \"{text}\" has no protocol"), SHAPE));
         };
@@ -128,14 +134,14 @@ impl FromStr for Listen {
             return Err(InvalidText::new(format!("listener \"{text}\" has no port"), SHAPE));
         };
         let address = parse_address(address, "listener", SHAPE)?;
-        let port = parse_port(port)?;
+        let ports = port.parse()?;
         if let Some(kind) = useless(address) {
             return Err(InvalidText::new(
                 format!("listener \"{text}\": {address} is {kind}"),
                 "write the one unicast address that clients connect to",
             ));
         }
-        Ok(Self { protocol, address, port })
+        Ok(Self { protocol, address, ports })
     }
 }
 
@@ -151,6 +157,11 @@ impl<'de> Deserialize<'de> for Listen {
     }
 }
 
+/// How the address of a backend is written: without a port, if each packet keeps its own.
+pub fn shown(address: &SocketAddr) -> String {
+    if address.port() == 0 { address.ip().to_string() } else { address.to_string() }
+}
+
 /// Reads the address of a backend; `port` is used if the text has none.
 ///
 /// # Errors
@@ -159,6 +170,12 @@ impl<'de> Deserialize<'de> for Listen {
 pub fn parse_backend(text: &str, port: u16) -> Result<SocketAddr, InvalidText> {
     const SHAPE: &str = "write it like 10.0.0.11:8443 or [2001:db8::11]:8443";
     let (address, port) = match split_port(text) {
+        Some((_, ports)) if ports == "*" || ports.contains('-') => {
+            return Err(InvalidText::new(
+                format!("backend \"{text}\" has more than one port"),
+                "write the address alone: ports stay as they are; or the first port of its range",
+            ));
+        }
         Some((address, port)) => (address, parse_port(port)?),
         None => (text, port),
     };
@@ -182,22 +199,6 @@ fn split_port(text: &str) -> Option<(&str, &str)> {
     let (address, port) = text.rsplit_once(':')?;
     let bare_v6 = address.contains(':') && !address.ends_with(']');
     (!bare_v6).then_some((address, port))
-}
-
-fn parse_port(text: &str) -> Result<u16, InvalidText> {
-    if text == "*" || text.contains('-') {
-        return Err(InvalidText::new(
-            format!("port \"{text}\": ranges of ports are not available in this version"),
-            "write one port, and a service for each",
-        ));
-    }
-    // `u16` accepts a sign; a port has none.
-    match text.parse::<u16>() {
-        Ok(port) if port > 0 && !text.starts_with('+') => Ok(port),
-        _ => {
-            Err(InvalidText::new(format!("port \"{text}\" is not a port"), "write a number from 1 to 65535"))
-        }
-    }
 }
 
 fn parse_address(text: &str, what: &str, shape: &str) -> Result<IpAddr, InvalidText> {
@@ -263,7 +264,14 @@ mod tests {
 
     #[test]
     fn listeners_come_back() {
-        for text in ["tcp://192.0.2.10:443", "udp://[2001:db8::10]:53"] {
+        for text in [
+            "tcp://192.0.2.10:443",
+            "udp://[2001:db8::10]:53",
+            "tcp://192.0.2.10:8000-8999",
+            "udp://[2001:db8::10]:1-65535",
+            "tcp://192.0.2.10:*",
+            "udp://[2001:db8::10]:*",
+        ] {
             assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
         }
     }
@@ -278,8 +286,14 @@ mod tests {
             ("tcp://192.0.2.10:0", "not a port"),
             ("tcp://192.0.2.10:65536", "not a port"),
             ("tcp://192.0.2.10:+80", "not a port"),
-            ("tcp://192.0.2.10:*", "ranges"),
-            ("tcp://192.0.2.10:80-90", "ranges"),
+            ("tcp://192.0.2.10:90-80", "ends before it begins"),
+            ("tcp://192.0.2.10:0-80", "not a port"),
+            ("tcp://192.0.2.10:80-", "not a port"),
+            ("tcp://192.0.2.10:-80", "not a port"),
+            ("tcp://192.0.2.10:80-90-99", "not a port"),
+            ("tcp://192.0.2.10:80-65536", "not a port"),
+            ("tcp://192.0.2.10:**", "not a port"),
+            ("tcp://2001:db8::10:*", "no port"),
             ("tcp://0.0.0.0:80", "no machine's"),
             ("tcp://[::]:80", "no machine's"),
             ("tcp://224.0.0.1:80", "multicast"),
@@ -306,6 +320,11 @@ mod tests {
         assert_eq!(parse_backend("[2001:db8::1]", 80).unwrap().to_string(), "[2001:db8::1]:80");
         assert_eq!(parse_backend("[2001:db8::1]:81", 80).unwrap().to_string(), "[2001:db8::1]:81");
         assert!(parse_backend("[2001:db8::1%2]:81", 80).is_err());
+        for text in ["10.0.0.1:*", "10.0.0.1:80-90"] {
+            assert!(parse_backend(text, 80).unwrap_err().message.contains("more than one port"), "{text}");
+        }
+        assert_eq!(shown(&parse_backend("2001:db8::1", 0).unwrap()), "2001:db8::1");
+        assert_eq!(shown(&parse_backend("10.0.0.1:81", 0).unwrap()), "10.0.0.1:81");
         assert!(parse_backend("10.0.0.1:", 80).is_err());
         assert!(parse_backend("", 80).is_err());
     }

@@ -83,7 +83,8 @@ impl<'a> Allocator<'a> {
 
     /// An id for a service: also its row of `REASONS`.
     pub(super) fn id(&mut self, service: &str) -> Result<u32, PlanError> {
-        let size = self.sizes.reasons;
+        // Keys of services with several ports have 16 bits for it.
+        let size = self.sizes.reasons.min(1 << 16);
         let id = (1..size).find(|id| !self.ids.contains(id)).ok_or_else(|| PlanError::Full {
             what: "the table of services",
             service: service.into(),

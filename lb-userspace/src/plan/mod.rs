@@ -11,9 +11,12 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod vip;
+mod wide;
+#[cfg(test)]
+mod wide_tests;
 
 pub use ring::{RingCache, Share};
-pub(crate) use service::key;
+pub(crate) use service::installed;
 pub use step::Step;
 
 use crate::dataplane::Sizes;
@@ -22,6 +25,7 @@ use crate::model::{Desired, Health, Service};
 use allocate::Allocator;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use wide::Wide;
 
 /// Health of backends, by service and address. One that is not here is unknown.
 pub type HealthMap = BTreeMap<String, BTreeMap<SocketAddr, Health>>;
@@ -147,15 +151,20 @@ fn plan_these<'a>(
     let silenced = plan.steps.len();
     let known = |name: &str| observed.ids.get(name).and_then(|id| installed.get(id)).copied();
 
+    let mut wide = Wide::new(desired, tables);
+
     // Services that are gone make room first.
     let kept: BTreeSet<u32> =
         desired.services.keys().filter_map(|name| observed.ids.get(name)).copied().collect();
-    for entry in installed.values() {
-        if !kept.contains(&entry.id) {
-            let name = observed.ids.iter().find(|(_, id)| **id == entry.id).map(|(name, _)| name.clone());
-            service::remove(&mut plan, name, entry, tables, &allocator);
-            allocator.release(entry);
-        }
+    let gone = || installed.values().filter(|entry| !kept.contains(&entry.id));
+    gone().for_each(|entry| wide.forget(&mut plan, entry));
+    if plan.steps.len() > silenced {
+        plan.steps.push(Step::Grace);
+    }
+    for entry in gone() {
+        let name = observed.ids.iter().find(|(_, id)| **id == entry.id).map(|(name, _)| name.clone());
+        service::remove(&mut plan, name, entry, tables, &allocator);
+        allocator.release(entry);
     }
     if plan.steps.len() > silenced {
         plan.steps.push(Step::Grace);
@@ -167,9 +176,18 @@ fn plan_these<'a>(
     let mut gone = Vec::new();
     for wanted in wanted {
         let entry = known(&wanted.name);
-        gone.extend(service::reconcile(&mut plan, wanted, entry, observed, tables, &mut allocator, rings)?);
+        gone.extend(service::reconcile(
+            &mut plan,
+            wanted,
+            entry,
+            observed,
+            tables,
+            (&mut allocator, &mut wide),
+            rings,
+        )?);
     }
     vip::put(&mut plan, desired, tables);
+    wide.settle(&mut plan, &allocator);
     if !gone.is_empty() {
         // Once for all of them: then nobody counts for them any more, and their places may be given out.
         plan.steps.push(Step::Grace);

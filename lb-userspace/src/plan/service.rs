@@ -1,25 +1,60 @@
 //! One service: what its tables should hold, and the steps from what they hold.
 
 use super::step::{Step, Why};
+use super::wide::Wide;
 use super::{Allocator, Moves, NextHop, Observed, Plan, PlanError, RingCache};
 use crate::dataplane::tables::Tables;
-use crate::model::{Admin, Backend, EncapChecksum, Health, Mode, OnDown, Protocol, Service, Tracking};
+use crate::model::{Admin, Backend, EncapChecksum, Health, Mode, OnDown, Ports, Protocol, Service, Tracking};
 use lb_common::abi::{BackendEntry, Correction, Key, ReverseEntry, ServiceEntry, backend, service};
 use lb_common::{hash, maglev, slot::Slot};
 use std::cell::{Cell, OnceCell};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 /// Entries that a service gets at least: room to grow without moving.
 const LEAST_CAPACITY: u32 = 16;
 
-/// The key that a service is found by.
-pub(crate) fn key(service: &Service) -> Key {
-    let protocol = protocol(service.listen.protocol);
-    Key::endpoint(service.listen.address.into(), service.listen.port.to_be(), protocol)
+/// The key that a service is found by. With several ports it stays the same, whichever they are.
+fn key(service: &Service, id: u32) -> Key {
+    exact(service).unwrap_or_else(|| {
+        Key::wide(service.listen.address.into(), id as u16, protocol(service.listen.protocol))
+    })
+}
+
+/// The key of a service that listens on one port.
+pub(super) fn exact(service: &Service) -> Option<Key> {
+    let Ports::One(port) = service.listen.ports else { return None };
+    Some(Key::endpoint(service.listen.address.into(), port.to_be(), protocol(service.listen.protocol)))
+}
+
+/// First and last port of a service as they stand in its entry.
+fn ports(service: &Service) -> [u16; 2] {
+    let ports = service.listen.ports;
+    if ports.is_wide() { [ports.first().to_be(), ports.last().to_be()] } else { [0; 2] }
+}
+
+/// The entry of a service, found by where it listens.
+pub(crate) fn installed(service: &Service, tables: &Tables) -> Option<ServiceEntry> {
+    match exact(service) {
+        Some(key) => tables.services.find(&key).map(|(_, entry)| entry),
+        None => tables
+            .services
+            .iter()
+            .find(|entry| entry.key == key(service, entry.id) && entry.ports == ports(service)),
+    }
+}
+
+/// The key that a backend's replies are found by.
+pub(super) fn way(service: &ServiceEntry, backend: &BackendEntry) -> Key {
+    if service.key.is_wide() {
+        Key::wide(backend.addr, service.key.port(), service.key.protocol())
+    } else {
+        Key::endpoint(backend.addr, backend.port, service.key.protocol())
+    }
 }
 
 /// The IP protocol number.
-fn protocol(protocol: Protocol) -> u8 {
+pub(super) fn protocol(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => lb_common::addr::TCP,
         Protocol::Udp => lb_common::addr::UDP,
@@ -70,12 +105,12 @@ fn permissions(wanted: &Service, backend: &Backend, observed: &Observed<'_>) -> 
 }
 
 /// An entry of `BACKENDS`; one beyond the table is empty, which the allocator never gives out.
-fn entry_at(tables: &Tables, index: u32) -> BackendEntry {
+pub(super) fn entry_at(tables: &Tables, index: u32) -> BackendEntry {
     tables.backends.get(index).unwrap_or_default()
 }
 
 /// The way back that is installed for a backend.
-fn found(tables: &Tables, key: &Key) -> Option<ReverseEntry> {
+pub(super) fn found(tables: &Tables, key: &Key) -> Option<ReverseEntry> {
     tables.reverse.find(key)
 }
 
@@ -116,7 +151,7 @@ pub(super) fn reconcile(
     installed: Option<ServiceEntry>,
     observed: &Observed<'_>,
     tables: &Tables,
-    allocator: &mut Allocator<'_>,
+    (allocator, wide): (&mut Allocator<'_>, &mut Wide<'_>),
     rings: &mut RingCache,
 ) -> Result<Vec<Step>, PlanError> {
     let name = &wanted.name;
@@ -126,19 +161,20 @@ pub(super) fn reconcile(
     };
     let target = target_block(plan, wanted, &old, observed, allocator)?;
     let moved = installed.is_some() && target.start != old.start;
+    let id = installed.map_or_else(|| allocator.id(name), |e| Ok(e.id))?;
     let entry = ServiceEntry {
-        key: key(wanted),
-        id: installed.map_or_else(|| allocator.id(name), |e| Ok(e.id))?,
+        key: key(wanted, id),
+        id,
         ring: installed.map_or_else(|| allocator.ring(name, wanted.ring_size), |e| Ok(e.ring))?,
         slots: wanted.ring_size,
         backends: target.start,
         capacity: target.entries.len() as u32,
         seed: hash::service_seed(name, observed.seed),
         flags: flags(wanted),
-        sum: key(wanted).sum(),
+        sum: key(wanted, id).sum(),
         pad: 0,
         past: installed.map_or_else(|| allocator.row(name), |e| Ok(e.past))?,
-        reserved: 0,
+        ports: ports(wanted),
     };
     plan.ids.insert(name.clone(), entry.id);
     if installed.is_none() {
@@ -162,6 +198,7 @@ pub(super) fn reconcile(
         }
     }
     reverse_steps(plan, wanted, &entry, &target, tables, allocator);
+    wide.grow(plan, wanted, entry.id);
     if let Some(was) = installed.filter(|_| moved) {
         let place = ServiceEntry { backends: entry.backends, capacity: entry.capacity, ..was };
         plan.steps.push(Step::Service { service: name.clone(), entry: place, new: false });
@@ -176,7 +213,7 @@ pub(super) fn reconcile(
         plan.steps.push(Step::Service { service: name.clone(), entry, new: installed.is_none() });
     }
     if let Some(was) = installed.filter(|was| was.key != entry.key) {
-        plan.steps.push(Step::RemoveService { service: Some(name.clone()), key: was.key });
+        wide.moved(name, was.key);
     }
     let past = entry.past;
     let mut gone = Vec::new();
@@ -190,17 +227,20 @@ pub(super) fn reconcile(
             gone.push(Step::KeepCounters { service: name.clone(), from, into });
         }
     }
-    let same_protocol = installed.is_some_and(|was| was.key.protocol() == entry.key.protocol());
-    let stale = old.entries.iter().filter(|e| is_used(e)).filter(|was| {
-        let kept = target.entries.iter().any(|is| is_used(is) && is.addr == was.addr && is.port == was.port);
-        !(kept && wanted.mode == Mode::Nat && same_protocol)
-    });
-    let keys: Vec<Key> = installed
-        .into_iter()
-        .flat_map(|e| stale.clone().map(move |b| Key::endpoint(b.addr, b.port, e.key.protocol())))
-        .collect();
-    remove_reverse(plan, Some(name), entry.id, &keys, tables, allocator);
+    let Some(was) = installed else { return Ok(gone) };
+    let kept: HashSet<Key> = match wanted.mode {
+        Mode::Nat => ways(&entry, &target.entries).collect(),
+        _ => HashSet::new(),
+    };
+    let stale = ways(&was, &old.entries).filter(|way| !kept.contains(way));
+    stale.for_each(|way| wide.stale(name, entry.id, way));
     Ok(gone)
+}
+
+/// The keys that replies of a service's backends are found by.
+fn ways(service: &ServiceEntry, backends: &[BackendEntry]) -> impl Iterator<Item = Key> {
+    let used = backends.iter().filter(|backend| backend.generation != 0);
+    used.map(|backend| way(service, backend))
 }
 
 /// The block as it should be: known backends keep their index, new ones take free ones, a full block moves.
@@ -224,7 +264,7 @@ fn target_block(
     let mut free =
         (0..target.entries.len()).filter(|n| old.entries.get(*n).is_none_or(|e| e.generation == 0));
     let mut keep = vec![false; target.entries.len()];
-    let listen = key(wanted);
+    let (vip, port) = (wanted.listen.address.into(), wanted.listen.ports.first().to_be());
     for (addr, backend) in &wanted.backends {
         let hop = observed.next_hops.get(&addr.ip());
         let bits = permissions(wanted, backend, observed);
@@ -248,7 +288,7 @@ fn target_block(
         keep[index] = true;
         let flags = bits | was.flags & backend::flags::RESOLVED;
         let correction = match wanted.mode {
-            Mode::Nat => Correction::new((listen.addr, listen.port()), (was.addr, was.port)),
+            Mode::Nat => Correction::new((vip, port), (was.addr, was.port)),
             _ => Correction::default(),
         };
         target.entries[index] = with_next_hop(BackendEntry { flags, correction, ..was }, hop);
@@ -369,16 +409,24 @@ fn reverse_steps(
         return;
     }
     for backend in target.entries.iter().filter(|e| e.generation != 0) {
-        let key = Key::endpoint(backend.addr, backend.port, entry.key.protocol());
+        let key = way(entry, backend);
+        let [first, _] = entry.ports;
+        let (port, here) = match key.is_wide() {
+            true if backend.port == 0 => (first, first),
+            true => (first, backend.port),
+            false => (entry.key.port(), backend.port),
+        };
         let reverse = ReverseEntry {
             key,
             service: entry.id,
             counters: backend.counters,
             vip: entry.key.addr,
-            port: entry.key.port(),
+            port,
             sum: key.sum(),
-            correction: Correction::new((backend.addr, backend.port), (entry.key.addr, entry.key.port())),
-            reserved: [0; 3],
+            correction: Correction::new((backend.addr, here), (entry.key.addr, port)),
+            first: if key.is_wide() { here } else { 0 },
+            pad: 0,
+            reserved: [0; 2],
         };
         if found(tables, &reverse.key) != Some(reverse) {
             allocator.ways.insert(reverse.key);
@@ -414,7 +462,7 @@ pub(super) fn remove(
     let block = Block::read(tables, entry.backends, entry.capacity);
     plan.steps.push(Step::RemoveService { service: name.clone(), key: entry.key });
     let used = || block.entries.iter().enumerate().filter(|(_, e)| e.generation != 0);
-    let keys: Vec<Key> = used().map(|(_, b)| Key::endpoint(b.addr, b.port, entry.key.protocol())).collect();
+    let keys: Vec<Key> = ways(entry, &block.entries).collect();
     remove_reverse(plan, name.as_ref(), entry.id, &keys, tables, allocator);
     for (n, was) in used() {
         let service = name.clone().unwrap_or_default();

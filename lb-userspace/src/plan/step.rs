@@ -1,6 +1,7 @@
 //! What the agent may do to the tables: data, so that a dry run prints it and a test compares it.
 
-use lb_common::abi::{BackendEntry, Key, ReverseEntry, ServiceEntry, VipEntry};
+use crate::model::{Ports, shown};
+use lb_common::abi::{BackendEntry, Key, ReverseEntry, ServiceEntry, VipEntry, ranges};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -107,6 +108,13 @@ pub enum Step {
         /// The address.
         key: Key,
     },
+    /// The ranges of ports of an address come into force, at once.
+    Ranges {
+        /// The address, see [`Key::ranges`].
+        key: Key,
+        /// The ranges, in the order in which they are looked at; none: the address is taken out.
+        list: Vec<u64>,
+    },
     /// Everybody who may still read what was taken out is waited for.
     Grace,
 }
@@ -130,6 +138,14 @@ pub enum Why {
     Moved,
 }
 
+/// A range of a list, for people.
+fn range(word: u64) -> Ports {
+    match ranges::ends(word) {
+        (0, _) => Ports::Any,
+        (first, last) => Ports::Range(first, last),
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |service: &Option<String>| service.clone().unwrap_or_else(|| "(unknown)".into());
@@ -149,7 +165,7 @@ impl fmt::Display for Step {
                     Why::NextHop => "has a new next hop",
                     Why::Moved => "moves within the table",
                 };
-                write!(f, "{service}: backend {address} {what}")
+                write!(f, "{service}: backend {} {what}", shown(address))
             }
             Self::Slots { service, words, moved, slots, .. } => {
                 let share = f64::from(*moved) * 100.0 / f64::from((*slots).max(1));
@@ -174,6 +190,17 @@ impl fmt::Display for Step {
             }
             Self::RemoveVip { service, key } => {
                 write!(f, "{}: pings of {} are passed on", name(service), IpAddr::from(key.addr))
+            }
+            Self::Ranges { key, list } => {
+                let what = if key.is_of_source() { "replies from" } else { "packets to" };
+                write!(f, "{what} {}: ", IpAddr::from(key.addr))?;
+                match list.as_slice() {
+                    [] => f.write_str("no range of ports any more"),
+                    list => {
+                        let ranges: Vec<_> = list.iter().map(|word| range(*word).to_string()).collect();
+                        write!(f, "ranges of ports are {}", ranges.join(", "))
+                    }
+                }
             }
             Self::Grace => write!(f, "packets under way are waited for"),
         }

@@ -7,8 +7,8 @@ use super::*;
 use crate::agent::touched::Touched;
 use crate::dataplane::tables::Tables;
 use crate::model::{
-    Admin, Announce, Backend, Check, CheckKind, EncapChecksum, Listen, Mode, OnDown, Protocol, Service,
-    Tracking,
+    Admin, Announce, Backend, Check, CheckKind, EncapChecksum, Listen, Mode, OnDown, Ports, Protocol,
+    Service, Tracking,
 };
 use lb_common::abi::ServiceEntry;
 use lb_common::slot::Slot;
@@ -21,6 +21,7 @@ const SIZES: Sizes = Sizes {
     ring_lines: 256,
     backends: 512,
     reverse: 1024,
+    ranges: 64,
     neighbours: 2,
     flows: 1,
     embryonic: 1,
@@ -58,7 +59,7 @@ fn machine() -> Machine {
 fn service(name: &str, port: u16, mode: Mode) -> Service {
     Service {
         name: name.into(),
-        listen: Listen { protocol: Protocol::Tcp, address: [192, 0, 2, 1].into(), port },
+        listen: Listen { protocol: Protocol::Tcp, address: [192, 0, 2, 1].into(), ports: Ports::One(port) },
         mode,
         check: None,
         on_down: OnDown::Rehash,

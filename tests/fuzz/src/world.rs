@@ -116,7 +116,7 @@ impl World {
             sum: key.sum(),
             pad: 0,
             past: 19,
-            reserved: 0,
+            ports: [0; 2],
         };
         self.tables.put_service(entry);
         for (n, backend) in (0..).zip(self.backends) {
@@ -146,7 +146,9 @@ impl World {
                     port: service.1,
                     sum: key.sum(),
                     correction,
-                    reserved: [0; 3],
+                    first: 0,
+                    pad: 0,
+                    reserved: [0; 2],
                 });
             }
         }

@@ -5,7 +5,7 @@ use super::super::convert::{self, Typed};
 use super::super::finding::{Findings, Path};
 use super::super::{export, file, rules};
 use super::{Change, Code, Outcome, Refusal, SERVICE_OPTIONS};
-use crate::model::{Admin, Backend, Desired, Mode, Service, closest, parse_backend};
+use crate::model::{Admin, Backend, Desired, Listen, Mode, Ports, Service, closest, parse_backend, shown};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub fn apply(desired: &Desired, change: Change) -> Result<Outcome, Refusal> {
                 entry.backends.remove(&address);
             }
             let mut outcome =
-                outcome(desired, next, format!("backend {address} of service {service} removed"));
+                outcome(desired, next, format!("backend {} of service {service} removed", shown(&address)));
             outcome.warnings.extend(nobody_left(&outcome.desired, &service));
             Ok(outcome)
         }
@@ -217,6 +217,16 @@ fn set_service(desired: &Desired, name: &str, set: &BTreeMap<String, String>) ->
             backend.address = address.ip().to_string();
         }
     }
+    // So do those that had the service's port, when it listens on several.
+    if let (Ports::One(port), Ok(listen)) = (before.listen.ports, shape.listen.parse::<Listen>())
+        && listen.ports.is_wide()
+    {
+        for (backend, address) in shape.backend.iter_mut().zip(before.backends.keys()) {
+            if address.port() == port {
+                backend.address = address.ip().to_string();
+            }
+        }
+    }
     let (service, warnings) = judge_service(&shape)?;
     same_ring(before, &service)?;
     let keys = set.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", ");
@@ -234,11 +244,12 @@ fn unknown_option(key: &str) -> Refusal {
 
 fn add_backend(desired: &Desired, name: &str, shape: &file::Backend) -> Result<Outcome, Refusal> {
     let mut service = Service::clone(find(desired, name)?);
-    let backend = judge_backend(name, shape, service.listen.port)?;
+    let backend = judge_backend(name, shape, service.listen.ports.backend_port())?;
     let address = backend.address;
     match service.backends.get(&address) {
         Some(before) if *before == backend => {}
         Some(before) => {
+            let address = shown(&address);
             let remedy = if before.admin == backend.admin {
                 format!("change it with `lb backend set {name} {address} --weight {}`", backend.weight)
             } else {
@@ -252,7 +263,7 @@ fn add_backend(desired: &Desired, name: &str, shape: &file::Backend) -> Result<O
         }
         None => {}
     }
-    let message = format!("backend {address} added to service {name}, weight {}", backend.weight);
+    let message = format!("backend {} added to service {name}, weight {}", shown(&address), backend.weight);
     service.backends.insert(address, backend);
     let (service, warnings) = judge_service(&export::service(&service))?;
     commit(desired, service, message, warnings)
@@ -269,7 +280,7 @@ fn edit_backend(
     let mut next = desired.clone();
     let mut message = String::new();
     if let Some(backend) = next.service_mut(name).and_then(|service| service.backends.get_mut(&address)) {
-        message = format!("backend {address} of service {name} {}", edit(backend)?);
+        message = format!("backend {} of service {name} {}", shown(&address), edit(backend)?);
     }
     let mut outcome = outcome(desired, next, message);
     outcome.warnings.extend(nobody_left(&outcome.desired, name));
@@ -362,7 +373,7 @@ fn find<'a>(desired: &'a Desired, name: &str) -> Result<&'a Service, Refusal> {
 
 /// The backend that is meant: with its port, with the service's port, or the only one of its address.
 fn find_backend(service: &Service, text: &str) -> Result<SocketAddr, Refusal> {
-    let address = parse_backend(text, service.listen.port)?;
+    let address = parse_backend(text, service.listen.ports.backend_port())?;
     if service.backends.contains_key(&address) {
         return Ok(address);
     }
@@ -378,7 +389,7 @@ fn find_backend(service: &Service, text: &str) -> Result<SocketAddr, Refusal> {
             format!("see `lb backend list {name}`"),
         )),
         several => {
-            let list = several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let list = several.iter().map(|address| shown(address)).collect::<Vec<_>>().join(", ");
             Err(Refusal::new(
                 Code::Conflict,
                 format!("service {name} has several backends at {text}"),

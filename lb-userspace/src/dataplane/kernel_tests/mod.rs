@@ -31,6 +31,7 @@ impl Rig {
             ring_lines: 256,
             backends: 64,
             reverse: 64,
+            ranges: 16,
             neighbours: 64,
             flows: 8192,
             embryonic: 4096,

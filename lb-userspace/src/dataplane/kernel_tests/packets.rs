@@ -78,7 +78,7 @@ fn serve(tables: &mut Tables, ifindex: u32) {
         sum: Key::endpoint(addr(VIP), 80_u16.to_be(), TCP).sum(),
         pad: 0,
         past: 6,
-        reserved: 0,
+        ports: [0; 2],
     };
     tables.services.put(&service).unwrap();
     let reverse = ReverseEntry {

@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use lb_common::abi::{Key, NeighbourEntry, Plain, ReverseEntry, ServiceEntry, VipEntry, tag};
+use lb_common::abi::{Key, NeighbourEntry, Plain, RangesEntry, ReverseEntry, ServiceEntry, VipEntry, tag};
 use lb_common::table::{insert, places};
 
 use super::grace::Grace;
@@ -50,6 +50,8 @@ macro_rules! entry {
 entry!(ServiceEntry, in place: true);
 entry!(ReverseEntry, in place: true);
 entry!(VipEntry, in place: true);
+// The list in force is never written, and the word that changes it is the key's.
+entry!(RangesEntry, in place: true);
 // A MAC lies across two words; absent is harmless, the program asks the kernel.
 entry!(NeighbourEntry, in place: false);
 
