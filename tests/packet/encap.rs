@@ -25,7 +25,7 @@ const ETH: usize = 14;
 const MTU: u32 = 1500;
 
 /// Serves a service in another mode, with one backend of a family.
-fn encapsulating(lab: &mut Lab<'_>, served: &Served, mode: Mode, v6: bool) -> Served {
+pub(crate) fn encapsulating(lab: &mut Lab<'_>, served: &Served, mode: Mode, v6: bool) -> Served {
     let backend: IpAddr = if v6 { address("fd00::77") } else { address("10.0.0.77") };
     let backend = SocketAddr::new(backend, served.vip.port());
     let next = NextHop { macs: hop(77), ifindex: LOOPBACK, mtu: MTU };
@@ -42,13 +42,13 @@ fn encapsulating(lab: &mut Lab<'_>, served: &Served, mode: Mode, v6: bool) -> Se
 
 /// What varies between flows in outer headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Varied {
+pub(crate) struct Varied {
     label: u16,
     port: u16,
 }
 
 impl Varied {
-    fn of(outer: &[u8], mode: Mode, v6: bool) -> Self {
+    pub(crate) fn of(outer: &[u8], mode: Mode, v6: bool) -> Self {
         let udp = ETH + if v6 { 40 } else { 20 };
         Self {
             label: if v6 { get(outer, ETH + 2) } else { 0 },
@@ -58,7 +58,7 @@ impl Varied {
 }
 
 /// The frame around an inner one.
-fn around(inner: &[u8], served: &Served, class: u8, varied: Varied) -> Vec<u8> {
+pub(crate) fn around(inner: &[u8], served: &Served, class: u8, varied: Varied) -> Vec<u8> {
     let packet = &inner[ETH..];
     let inside = if packet[0] >> 4 == 4 { IpNumber::IPV4 } else { IpNumber::IPV6 };
     let mut content = Vec::new();
@@ -110,7 +110,7 @@ fn ethernet(macs: Macs, ether_type: EtherType) -> Ethernet2Header {
 }
 
 /// What the balancer makes of a frame.
-fn sent(lab: &Lab<'_>, frame: &[u8]) -> Vec<u8> {
+pub(crate) fn sent(lab: &Lab<'_>, frame: &[u8]) -> Vec<u8> {
     let ran = lab.kernel.runner().run(names::BALANCE, frame, LOOPBACK, 1).expect("the kernel runs it");
     assert_eq!(ran.action, TX);
     ran.frame
