@@ -70,9 +70,9 @@ pub struct Outer<'a> {
     pub mtu: u32,
     /// Whether a UDP header has a checksum.
     pub checksum: bool,
-    /// The flow's hash: all packets of a flow look alike from outside, those of others do not, so that receivers spread
-    /// them over their queues.
-    pub hash: u32,
+    /// All packets of a flow look alike from outside, those of others do not, so that receivers spread them over their
+    /// queues.
+    pub entropy: u32,
 }
 
 /// Puts the packet into another one, which has none of the `tags` bytes of VLAN tags that lie in front of it. Where it is
@@ -108,7 +108,7 @@ fn wrap_in<F: Frame + ?Sized, const IP: usize>(
     if (outer.mtu != 0 && total > outer.mtu) || total > u16::MAX as u32 {
         return Err(Refused::TooBig);
     }
-    let src = settings.outer_source(family, if outer.kind == Kind::Ipip { outer.hash } else { 0 });
+    let src = settings.outer_source(family, if outer.kind == Kind::Ipip { outer.entropy } else { 0 });
     let Some(src) = src else { return Err(Refused::NoSource) };
     let summed = outer.kind == Kind::Gue && outer.checksum;
     let sum = if summed { frame.sum(eth::LEN + tags, length as usize).ok_or(Refused::NoRoom)? } else { 0 };
@@ -142,8 +142,8 @@ fn wrap_in<F: Frame + ?Sized, const IP: usize>(
         put_word(ip, 16, outer.dst.last());
     } else {
         put_half(ip, 0, (0x6000 | (class as u16) << 4).to_be());
-        // The flow label is the flow's hash (RFC 6437, section 2).
-        put_half(ip, 2, outer.hash as u16);
+        // The flow label is the flow's own (RFC 6437, section 2).
+        put_half(ip, 2, outer.entropy as u16);
         put_half(ip, 4, (total as u16 - ipv6::LEN as u16).to_be());
         put_half(ip, 6, u16::from_ne_bytes([next, HOPS]));
         for (at, addr) in [(8, &src), (24, outer.dst)] {
@@ -154,7 +154,7 @@ fn wrap_in<F: Frame + ?Sized, const IP: usize>(
     }
     if outer.kind == Kind::Gue {
         let udp = frame.at_mut::<UDP_LEN>(eth::LEN + IP).ok_or(Refused::NoRoom)?;
-        let port = FIRST_SOURCE_PORT | (outer.hash as u16 & !FIRST_SOURCE_PORT);
+        let port = FIRST_SOURCE_PORT | (outer.entropy as u16 & !FIRST_SOURCE_PORT);
         put_half(udp, 0, port.to_be());
         put_half(udp, 2, GUE_PORT);
         let content = total as u16 - IP as u16;

@@ -41,6 +41,20 @@ pub const fn flow_of(family: Family, client: &Addr, ports: u32, seed: u64) -> u3
     (folded(state).wrapping_mul(FACTORS[1]) >> 32) as u32
 }
 
+/// A number by which a flow's packets are alike and those of other flows are not, of 24 bits: what receivers spread packets over
+/// their queues by. One multiplication: nothing depends on who can foresee it.
+#[inline(always)]
+pub(crate) const fn entropy_of(family: Family, client: &Addr, ports: u32) -> u32 {
+    let client = match family {
+        Family::V4 => client.last(),
+        Family::V6 => {
+            let [_, net, _, host] = client.words();
+            net ^ host
+        }
+    };
+    (u64::from_le(pair(client, ports)).wrapping_mul(FACTORS[0]) >> 40) as u32
+}
+
 /// The slot of a hash in a ring: multiplication instead of division, so that every bit counts.
 #[inline(always)]
 pub const fn slot(hash: u32, slots: u32) -> u32 {

@@ -283,7 +283,7 @@ pub(crate) fn towards<const WIDE: bool, F: Frame + ?Sized, T: Tables>(
             Some(())
         };
         if service.flags & ENCAPSULATES != 0 {
-            return wrap::hand_over(frame, tables, &packet, service, &choice);
+            return wrap::here(frame, tables, &packet, service, &choice);
         }
         written
     };

@@ -1,7 +1,5 @@
 //! What services with encapsulation need beyond a backend: an outer header, or an answer where there is no room for one.
-//! A program of its own does it, so that services without do not pay.
-
-use core::hint::black_box;
+//! A program of its own does what is not usual.
 
 use crate::abi::hand::how;
 use crate::abi::service::flags::{ENCAP_CHECKSUM, GUE};
@@ -14,9 +12,40 @@ use crate::reason::Reason;
 use crate::select::Choice;
 use crate::stage::Stage;
 
+/// Puts a packet whose backend is chosen into another one. What seldom comes is handed over: tags, a checksum over all of the
+/// packet, and what is refused.
+#[inline(always)]
+pub(crate) fn here<F: Frame + ?Sized, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    packet: &Packet,
+    service: &ServiceEntry,
+    choice: &Choice<'_>,
+) -> Verdict {
+    if F::TAGGED || service.flags & ENCAP_CHECKSUM != 0 {
+        return hand_over(frame, tables, packet, service, choice);
+    }
+    let (backend, bytes) = (choice.backend, frame.bytes());
+    let outer = Outer {
+        kind: if service.flags & GUE != 0 { Kind::Gue } else { Kind::Ipip },
+        dst: &backend.addr,
+        macs: Macs::from(&backend.macs),
+        mtu: backend.mtu,
+        checksum: false,
+        entropy: packet.entropy(),
+    };
+    let wrapped = tables.settings().ok_or(Refused::NoSource);
+    // Where it is refused nothing was written.
+    if wrapped.and_then(|settings| encap::wrap(frame, 0, &outer, settings)).is_err() {
+        return hand_over(frame, tables, packet, service, choice);
+    }
+    tables.count_towards(backend.counters, bytes, choice.new);
+    Verdict { reason: Reason::Forwarded, service: service.id, egress: backend.ifindex }
+}
+
 /// Hands a packet over whose backend is chosen, and goes on.
 #[inline(always)]
-pub(crate) fn hand_over<F: Frame + ?Sized, T: Tables>(
+fn hand_over<F: Frame + ?Sized, T: Tables>(
     frame: &F,
     tables: &T,
     packet: &Packet,
@@ -31,8 +60,7 @@ pub(crate) fn hand_over<F: Frame + ?Sized, T: Tables>(
         hand.mtu = backend.mtu;
         hand.counters = backend.counters;
         hand.service = service.id;
-        // Worked out anew: the compiler would keep the first one at hand for all packets.
-        hand.hash = packet.hash(black_box(service.seed));
+        hand.entropy = packet.entropy();
         let mut bits = (frame.tags() as u32) << how::TAGS_SHIFT;
         for (set, bit) in [
             (service.flags & GUE != 0, how::GUE),
@@ -64,7 +92,7 @@ fn decide<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, hand: &Hand) 
         macs: Macs::from(&hand.macs),
         mtu: hand.mtu,
         checksum: hand.how & how::CHECKSUM != 0,
-        hash: hand.hash,
+        entropy: hand.entropy,
     };
     let tags = hand.tags();
     let bytes = frame.len() as u64;

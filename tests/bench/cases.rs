@@ -33,6 +33,8 @@ struct Plan {
     flows: u32,
     services: u32,
     reason: Reason,
+    /// Bytes by which a packet leaves longer than it came.
+    grows: usize,
     /// Gross times, one a round.
     times: Vec<f64>,
 }
@@ -40,7 +42,7 @@ struct Plan {
 impl Plan {
     fn run(&self, repeat: u32) -> Run<'_> {
         let action = if self.reason == Reason::NotAService { PASS } else { TX };
-        Run { wrapper: self.wrapper, template: &self.template, repeat, action, grows: 0 }
+        Run { wrapper: self.wrapper, template: &self.template, repeat, action, grows: self.grows }
     }
 }
 
@@ -75,6 +77,14 @@ impl Cases {
             flows,
             services: setup.services,
             reason,
+            grows: match (setup.mode, setup.family) {
+                (Mode::Nat | Mode::L2, _) => 0,
+                // The outer header of the same family; GUE puts a UDP header between.
+                (Mode::Ipip, Family::V4) => 20,
+                (Mode::Ipip, Family::V6) => 40,
+                (Mode::Gue, Family::V4) => 20 + 8,
+                (Mode::Gue, Family::V6) => 40 + 8,
+            },
             times: Vec::new(),
         });
         Ok(())
@@ -85,6 +95,7 @@ impl Cases {
         for family in Family::ALL {
             let nat = Setup::one(family, Mode::Nat);
             let l2 = Setup::one(family, Mode::L2);
+            let [ipip, gue] = [Mode::Ipip, Mode::Gue].map(|mode| Setup::one(family, mode));
             let tracked = Setup { tracking: Tracking::Always, flows: 4 * TRACKED, ..nat };
             let wants = |name: &str| format!("{name}, {}", family.name()).contains(only);
             for flows in FLOWS {
@@ -92,6 +103,8 @@ impl Cases {
                     ("NAT to the backend", nat, Kind::Client, 1),
                     ("NAT back to the client", nat, Kind::Backend, nat.backends),
                     ("L2", l2, Kind::Client, 1),
+                    ("encapsulation, ipip", ipip, Kind::Client, 1),
+                    ("encapsulation, gue", gue, Kind::Client, 1),
                 ] {
                     if wants(name) {
                         cases.add(name, setup, kind, flows, peers)?;

@@ -202,6 +202,9 @@ impl World {
             reserved: [0; 2],
         };
         control.tables.routes.publish(&[default], &[default])?;
+        // Prefixes, from which each flow takes an address: what a backend with several receive queues wants.
+        let sources = ("198.18.0.0/15".parse()?, "2001:db8:f::/64".parse()?);
+        control.tables.settings.set_sources(Some(sources.0), Some(sources.1))?;
         let counters = Counters::open(dataplane.maps())?;
         let balance = balance(pins.path())?;
         Ok(Self { setup, balance, counters, control, _dataplane: dataplane, _pins: pins })

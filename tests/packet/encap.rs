@@ -18,7 +18,7 @@ use crate::case::{TX, forwarded, refused};
 use crate::lab::{LOOPBACK, Lab, Served, address, all, hop, in_lab};
 
 /// Where outer packets come from.
-const SOURCES: [&str; 2] = ["192.0.2.250/32", "2001:db8::250/128"];
+pub(crate) const SOURCES: [&str; 2] = ["192.0.2.250/32", "2001:db8::250/128"];
 /// Bytes of the Ethernet header.
 const ETH: usize = 14;
 /// The way to every backend.

@@ -25,5 +25,6 @@ mod nowhere;
 mod ranges;
 mod ranges_everywhere;
 mod table;
+mod tunnels;
 mod verifier;
 mod way_back;

@@ -9,6 +9,7 @@ pub mod dissector;
 pub mod flows;
 pub mod fragments;
 pub mod frame;
+pub mod gue;
 pub mod icmp;
 pub mod kernel;
 pub mod lan;

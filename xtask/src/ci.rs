@@ -9,17 +9,21 @@ use anyhow::{Context, Result, bail};
 use crate::setup::{self, BPF_TARGET, Group};
 use crate::shell::{cargo, root, run as run_command, succeeds, text};
 use crate::toolchain::flags;
-use crate::{test, tidy};
+use crate::{fuzz, test, tidy};
 
 type Step = fn() -> Result<Outcome>;
 
-const STEPS: [(&str, Step); 8] = [
+/// Seconds for each target: enough to see that it runs and that nothing lies near the corpus.
+const FUZZING: u32 = 10;
+
+const STEPS: [(&str, Step); 9] = [
     ("setup", || setup::run(&Group::ALL).map(passed)),
     ("format", format),
     ("lints", lints),
     ("lints of lb-ebpf", bpf_lints),
     ("documentation", documentation),
     ("tests", || test::run(None, &[]).map(passed)),
+    ("fuzzing", || fuzz::run(None, FUZZING).map(passed)),
     ("licences and sources", licences),
     ("tidiness", || tidy::run().map(passed)),
 ];

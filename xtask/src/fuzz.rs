@@ -88,7 +88,10 @@ fn build(targets: &[&str]) -> Result<PathBuf> {
     fs::create_dir_all(root().join(directory)).context("cannot make target/fuzz")?;
     // No target loads programs into the kernel: nothing is embedded instead.
     let nothing = root().join(directory).join("no-programs.o");
-    fs::write(&nothing, []).with_context(|| format!("cannot write {}", nothing.display()))?;
+    // Once: where it is newer than what was built, cargo builds that again.
+    if !nothing.exists() {
+        fs::write(&nothing, []).with_context(|| format!("cannot write {}", nothing.display()))?;
+    }
     let mut build = cargo();
     build.args(["build", "--locked", "--profile", "fuzz", "--package", "lb-fuzz", "--features", "libfuzzer"]);
     for name in targets {
@@ -118,14 +121,14 @@ fn fuzz(programs: &Path, name: &str, seconds: u32) -> Result<()> {
     fuzz.arg(format!("-max_total_time={seconds}")).arg(format!("-artifact_prefix={}/", findings.display()));
     fuzz.arg(format!("-timeout={SLOW}")).arg(format!("-max_len={LONGEST}"));
     fuzz.args(["-verbosity=0", "-print_final_stats=1"]);
-    // Pages of words that were useful, even so.
+    // Even so, pages of words that were useful.
     let log = root().join(directory()).join(format!("{name}.log"));
     let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     eprintln!("fuzz: {name}, {seconds} s");
     let failed = shell::run(fuzz.stderr(file));
     let said = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
     let said = String::from_utf8_lossy(&said);
-    eprintln!("{}", if failed.is_ok() { summary(name, &said) } else { said.into_owned() });
+    eprintln!("{}", if failed.is_ok() { summary(name, &said) } else { trouble(&said).to_owned() });
     let found: Vec<_> = files(&findings)?.difference(&before).cloned().collect();
     match (failed, found.first()) {
         (Ok(()), None) => Ok(()),
@@ -143,6 +146,13 @@ fn summary(target: &str, said: &str) -> String {
     };
     let (runs, rate) = (number("number_of_executed_units"), number("average_exec_per_sec"));
     format!("fuzz: {target}: {runs} inputs, {rate} each second, nothing found")
+}
+
+/// What a run says from where something went wrong on.
+fn trouble(said: &str) -> &str {
+    let starts = ["panicked at", "ERROR: libFuzzer", "libFuzzer: "];
+    let first = starts.iter().filter_map(|start| said.find(start)).min().unwrap_or_default();
+    &said[said[..first].rfind('\n').map_or(0, |newline| newline + 1)..]
 }
 
 /// What to do with an input.
@@ -199,6 +209,13 @@ mod tests {
     fn a_run_is_summed_up() {
         let said = "words\nstat::number_of_executed_units: 229366\nstat::average_exec_per_sec:     38227\n";
         assert_eq!(summary("parse", said), "fuzz: parse: 229366 inputs, 38227 each second, nothing found");
+    }
+
+    #[test]
+    fn trouble_is_told_without_what_came_before() {
+        let panic = "thread 'x' panicked at tests/a.rs:1:1:\nit does not hold\n==1== ERROR: libFuzzer: deadly signal\n";
+        assert_eq!(trouble(&format!("INFO: corpus\n\tNEW_FUNC\n{panic}")), panic);
+        assert_eq!(trouble("killed"), "killed");
     }
 
     #[test]

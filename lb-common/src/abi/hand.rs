@@ -36,8 +36,8 @@ pub struct Hand {
     pub counters: u32,
     /// The service's id.
     pub service: u32,
-    /// The flow's hash.
-    pub hash: u32,
+    /// What the flow's packets have in common, see `Packet::entropy`.
+    pub entropy: u32,
     /// How to go on, see [`how`].
     pub how: u32,
     /// Room for what comes.

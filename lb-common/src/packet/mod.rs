@@ -65,6 +65,9 @@ pub trait Frame {
         locate::Located::pack(locate::locate(self))
     }
 
+    /// Whether there may be such tags.
+    const TAGGED: bool = false;
+
     /// Bytes of VLAN tags that lie in front of what is seen, see [`tags::Untagged`].
     #[inline(always)]
     fn tags(&self) -> usize {
@@ -211,6 +214,12 @@ impl Packet {
     #[inline(always)]
     pub(crate) const fn hash(&self, seed: u64) -> u32 {
         hash::flow_of(self.family, &self.src, self.ports(), seed)
+    }
+
+    /// What its flow's packets have in common, for those who spread them: see [`hash::entropy_of`].
+    #[inline(always)]
+    pub(crate) const fn entropy(&self) -> u32 {
+        hash::entropy_of(self.family, &self.src, self.ports())
     }
 
     /// Both ports as one word, as they stand in the packet.

@@ -48,6 +48,8 @@ const fn whole(offset: usize, len: usize) -> bool {
 }
 
 impl<F: Frame + ?Sized> Frame for Untagged<'_, F> {
+    const TAGGED: bool = true;
+
     #[inline(always)]
     fn len(&self) -> usize {
         self.frame.len() - self.tags

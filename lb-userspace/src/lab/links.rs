@@ -1,13 +1,16 @@
 //! Links of a namespace and their addresses.
 
 use super::{Namespace, wait};
+use crate::net::announce::send_frame;
 use crate::net::nexthop::Unresolved;
 use crate::net::{Netlink, kernel_error};
 use anyhow::{Context, Result};
 use ipnet::IpNet;
+use netlink_packet_route::IpProtocol;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
-use netlink_packet_route::link::{InfoData, InfoVeth};
+use netlink_packet_route::link::{InfoData, InfoIpTunnel, InfoKind, InfoVeth};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
@@ -31,6 +34,15 @@ pub fn veth(a: &Namespace, a_end: &str, b: &Namespace, b_end: &str) -> Result<()
     b.wait_for_carrier(b_end)
 }
 
+/// The family of packets in a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inside {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
 /// How long the kernel may take to open a link or an address: it defers that by a second at most.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -46,6 +58,30 @@ impl Namespace {
             let what = format!("create the bridge {name}");
             netlink.handle().link().add(bridge).execute().await.map_err(kernel_error(what))
         })
+    }
+
+    /// Makes a tunnel device of the kernel, up, between two addresses of one family: it takes packets of `inside` out of others.
+    ///
+    /// # Errors
+    ///
+    /// The name is taken, or the kernel has no such device.
+    pub fn tunnel(&self, name: &str, [local, remote]: [IpAddr; 2], inside: Inside) -> Result<()> {
+        let (kind, protocol) = match (local, inside) {
+            (IpAddr::V4(_), Inside::V4) => (InfoKind::IpIp, IpProtocol::Ipip),
+            (IpAddr::V4(_), Inside::V6) => (InfoKind::SitTun, IpProtocol::Ipv6),
+            (IpAddr::V6(_), Inside::V4) => (InfoKind::Ip6Tnl, IpProtocol::Ipip),
+            (IpAddr::V6(_), Inside::V6) => (InfoKind::Ip6Tnl, IpProtocol::Ipv6),
+        };
+        let ends = [InfoIpTunnel::Local(local), InfoIpTunnel::Remote(remote)];
+        let tunnel = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(kind)
+            .name(name.to_owned())
+            .set_info_data(InfoData::IpTunnel([&ends[..], &[InfoIpTunnel::Protocol(protocol)]].concat()))
+            .build();
+        self.configure(async |netlink| {
+            let what = format!("create the tunnel {name}");
+            netlink.handle().link().add(tunnel).execute().await.map_err(kernel_error(what))
+        })?;
+        self.up(name)
     }
 
     /// Makes a link a port of a bridge.
@@ -82,6 +118,15 @@ impl Namespace {
             Ok(wait::until_async(&format!("the carrier of {link}"), SETTLE_TIMEOUT, carrier).await)
         })?
         .with_context(|| format!("in network namespace {}", self.name()))
+    }
+
+    /// Sends an Ethernet frame out of a link as it is.
+    ///
+    /// # Errors
+    ///
+    /// The link does not exist, or does not take it.
+    pub fn send(&self, link: &str, frame: &[u8]) -> Result<()> {
+        self.run(|| Ok(send_frame(nix::net::if_::if_nametoindex(link)?, frame)?))?
     }
 
     /// Sets a link down: the far end of a veth loses its carrier.

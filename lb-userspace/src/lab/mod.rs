@@ -16,7 +16,7 @@ mod routes;
 mod settings;
 pub mod wait;
 
-pub use links::veth;
+pub use links::{Inside, veth};
 pub use namespace::Namespace;
 
 use anyhow::{Result, ensure};

@@ -2,12 +2,20 @@
 
 use lb_userspace::config::{check, export};
 
-/// The bytes are a configuration file. What is not UTF-8 never gets as far as being judged.
+use crate::recipe::{self, RECIPE};
+
+/// The bytes are a configuration file, or a recipe for one. What is not UTF-8 never gets as far as being judged.
 ///
 /// # Panics
 /// When something does not hold.
 pub fn config(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    match bytes {
+        [RECIPE, steps @ ..] => judge(&recipe::cook(steps)),
+        _ => std::str::from_utf8(bytes).map_or((), judge),
+    }
+}
+
+fn judge(text: &str) {
     let checked = match check(text, "lb.toml") {
         Ok(checked) => checked,
         Err(problems) => {

@@ -21,9 +21,7 @@ pub fn decide(bytes: &[u8]) {
     let Some((description, frame)) = bytes.split_first_chunk::<BYTES>() else { return };
     let world = World::new(*description);
     let mut frame = frame.to_vec();
-    if let Opinion::Flow(seen) = theirs(&frame)
-        && Layout::of(&frame, &seen).is_first_of_several(&frame)
-    {
+    if is_part(&frame) {
         // What is right for a part of a datagram, the packet tests know: here it must only get through.
         host::run(&mut frame[..], &world.tables);
         return;
@@ -34,8 +32,13 @@ pub fn decide(bytes: &[u8]) {
     assert_eq!(run(&world, &frame), first, "the same packet again");
 }
 
+/// Whether it is the first part of a flow's datagram. Others are no flow to the dissector.
+pub(crate) fn is_part(frame: &[u8]) -> bool {
+    matches!(theirs(frame), Opinion::Flow(seen) if Layout::of(frame, &seen).is_first_of_several(frame))
+}
+
 /// Makes the frame one of the service's, and its checksums right, if that is asked for and can be.
-fn aim(world: &World, frame: &mut [u8]) {
+pub(crate) fn aim(world: &World, frame: &mut [u8]) {
     let Opinion::Flow(seen) = theirs(frame) else { return };
     let layout = Layout::of(frame, &seen);
     let ends = match world.aim {

@@ -7,8 +7,10 @@
 
 mod config;
 mod decide;
+mod embedded;
 mod layout;
 mod parse;
+mod recipe;
 mod sent;
 pub mod world;
 
@@ -24,10 +26,13 @@ pub mod oracle;
 
 pub use config::config;
 pub use decide::decide;
+pub use embedded::embedded;
 pub use parse::parse;
+pub use recipe::RECIPE;
 
 /// A function that panics where something does not hold.
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: &[(&str, Target)] = &[("config", config), ("decide", decide), ("parse", parse)];
+pub const TARGETS: &[(&str, Target)] =
+    &[("config", config), ("decide", decide), ("embedded", embedded), ("parse", parse)];

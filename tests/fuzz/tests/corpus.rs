@@ -50,6 +50,11 @@ fn decide() {
 }
 
 #[test]
+fn embedded() {
+    run("embedded");
+}
+
+#[test]
 fn parse() {
     run("parse");
 }

@@ -16,7 +16,7 @@ while read -r module; do
     insmod "/modules/$module" || echo "lb-guest: trouble cannot insert $module"
 done </modules/order
 echo "lb-guest: kernel $(uname -r)"
-export LB_TEST_REQUIRE=1
+export LB_TEST_REQUIRE=1 LB_TEST_TUNNELS=1
 /packet --exact "$(cat /first)" --nocapture --test-threads=1
 echo "lb-guest: loads $?"
 # One argument a line; none has a space.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What tests make links of. A kernel that lacks one is told about, and goes on without.
-pub(super) const WANTED: [&str; 5] = ["veth", "bridge", "ipip", "ip6_tunnel", "fou"];
+pub(super) const WANTED: [&str; 6] = ["veth", "bridge", "ipip", "sit", "ip6_tunnel", "fou"];
 
 /// What there is to insert, and what is nowhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

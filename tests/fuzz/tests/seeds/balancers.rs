@@ -82,6 +82,26 @@ pub(crate) fn all() -> Seeds {
     all
 }
 
+/// An error about each flow: from a router and from the backend itself, with as little of the packet as is promised and with
+/// more. What the four bytes behind a balancer's say: `lb_fuzz::embedded`.
+pub(crate) fn errors() -> Seeds {
+    let mut all = Seeds::new();
+    for (n, (name, v6, protocol)) in (0..).zip(FLOWS) {
+        let kind = NAT | GATEWAY | if v6 { V6 } else { 0 } | if protocol == UDP { DATAGRAMS } else { 0 };
+        let promised = if v6 { 48 } else { 28 };
+        for (what, flow) in [("request", request(v6, protocol)), ("reply", reply(v6, protocol))] {
+            for (who, own) in [("a-router", 0), ("the-end", 1)] {
+                for (much, kept) in [("little", promised), ("more", promised + 12)] {
+                    let packet = flow.clone().carrying([7; 40]).build();
+                    let input = [&[kind, WELL, FIRST, AS_IT_IS, n, own, 0, kept][..], &packet].concat();
+                    all.insert(format!("{name}-{what}-by-{who}-{much}"), input);
+                }
+            }
+        }
+    }
+    all
+}
+
 /// What depends on the balancer more than on the packet.
 fn states(add: &mut impl FnMut(String, [u8; 4], Vec<u8>)) {
     let (syn, data) = (request(false, TCP).build(), request(false, TCP).data().build());

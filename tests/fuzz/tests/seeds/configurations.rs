@@ -1,5 +1,7 @@
 //! Configurations: each key and each of its words once, and each way to be wrong.
 
+use lb_fuzz::RECIPE;
+
 use crate::Seeds;
 
 const EVERYTHING: &str = r#"# What can be said.
@@ -127,5 +129,11 @@ pub(crate) fn all() -> Seeds {
     add("backend-itself", format!("{SERVICE}[[service.backend]]\naddress = \"192.0.2.10:443\"\n"));
     add("backend-weight", format!("{SERVICE}{BACKEND}weight = 0\ndraining = {{ until = \"tomorrow\" }}\n"));
     all.insert("not-utf-8".to_owned(), vec![b'a', b' ', b'=', b' ', b'"', 0xff, 0xfe, b'"']);
+    // Lines by their numbers, see `lb_fuzz::recipe`.
+    all.insert("recipe-a-service".to_owned(), [&[RECIPE][..], &[0, 1, 10, 2, 11, 2, 12, 6, 50]].concat());
+    all.insert(
+        "recipe-two-services".to_owned(),
+        [&[RECIPE][..], &[39, 0, 1, 90, 0, 1, 10, 29, 7, 2, 3, 7, 1, 4, 5, 11, 5, 6]].concat(),
+    );
     all
 }

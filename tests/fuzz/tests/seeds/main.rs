@@ -36,6 +36,11 @@ fn balancers_of_every_kind_with_a_packet_each() {
 }
 
 #[test]
+fn errors_about_every_flow() {
+    keep("embedded", &balancers::errors());
+}
+
+#[test]
 fn configurations_good_and_bad() {
     keep("config", &configurations::all());
 }
