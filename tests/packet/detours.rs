@@ -11,7 +11,7 @@ use crate::case::{PASS, forwarded, passed, returned};
 use crate::lab::{LOOPBACK, all, in_lab, nat, served};
 
 /// A way to dress a frame, and how it is told.
-type Dress = (&'static str, fn(Vec<u8>) -> Vec<u8>);
+pub(crate) type Dress = (&'static str, fn(Vec<u8>) -> Vec<u8>);
 
 pub(crate) const CUSTOMER: u16 = 0x8100;
 pub(crate) const SERVICE: u16 = 0x88a8;
@@ -60,7 +60,7 @@ pub(crate) fn options(mut frame: Vec<u8>, words: usize, headers: &[u8]) -> Vec<u
     frame
 }
 
-const DRESSES: [Dress; 9] = [
+pub(crate) const DRESSES: [Dress; 9] = [
     ("a tag", |frame| tag(frame, &[CUSTOMER])),
     ("a tag of a provider", |frame| tag(frame, &[SERVICE])),
     ("two tags", |frame| tag(frame, &[SERVICE, CUSTOMER])),

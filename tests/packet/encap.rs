@@ -42,13 +42,13 @@ pub(crate) fn encapsulating(lab: &mut Lab<'_>, served: &Served, mode: Mode, v6: 
 
 /// What varies between flows in outer headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Varied {
+pub(crate) struct Varied {
     label: u16,
     port: u16,
 }
 
 impl Varied {
-    fn of(outer: &[u8], mode: Mode, v6: bool) -> Self {
+    pub(crate) fn of(outer: &[u8], mode: Mode, v6: bool) -> Self {
         let udp = ETH + if v6 { 40 } else { 20 };
         Self {
             label: if v6 { get(outer, ETH + 2) } else { 0 },
@@ -58,7 +58,7 @@ impl Varied {
 }
 
 /// The frame around an inner one.
-fn around(inner: &[u8], served: &Served, class: u8, varied: Varied) -> Vec<u8> {
+pub(crate) fn around(inner: &[u8], served: &Served, class: u8, varied: Varied) -> Vec<u8> {
     let packet = &inner[ETH..];
     let inside = if packet[0] >> 4 == 4 { IpNumber::IPV4 } else { IpNumber::IPV6 };
     let mut content = Vec::new();

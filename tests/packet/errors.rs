@@ -22,7 +22,7 @@ fn with(mut report: Failure, change: impl FnOnce(&mut Vec<u8>)) -> Failure {
 }
 
 /// Puts tags behind the MAC addresses.
-fn tagged(mut frame: Vec<u8>, tags: usize) -> Vec<u8> {
+pub(crate) fn tagged(mut frame: Vec<u8>, tags: usize) -> Vec<u8> {
     for _ in 0..tags {
         frame.splice(12..12, [0x81, 0, 0, 7]);
     }
@@ -30,25 +30,25 @@ fn tagged(mut frame: Vec<u8>, tags: usize) -> Vec<u8> {
 }
 
 /// What a service has sent to its client, as the client's side sees it.
-fn seen_outside(served: &Served) -> Flow {
+pub(crate) fn seen_outside(served: &Served) -> Flow {
     Flow { from: served.vip, ..served.reply() }
 }
 
 /// What the backend had sent of it.
-fn seen_inside(served: &Served) -> Flow {
+pub(crate) fn seen_inside(served: &Served) -> Flow {
     if served.mode == Mode::Nat { served.reply() } else { seen_outside(served) }
 }
 
 /// What a backend was sent of a client's packet.
-fn sent(served: &Served) -> Flow {
+pub(crate) fn sent(served: &Served) -> Flow {
     Flow { to: served.backend, ..served.request() }
 }
 
-fn forwarded(served: &Served, frame: &[u8]) -> Expected {
+pub(crate) fn forwarded(served: &Served, frame: &[u8]) -> Expected {
     refused(served, Reason::IcmpForwarded).leaving(frame)
 }
 
-fn returned(served: &Served, frame: &[u8]) -> Expected {
+pub(crate) fn returned(served: &Served, frame: &[u8]) -> Expected {
     refused(served, Reason::IcmpReturned).leaving(frame)
 }
 

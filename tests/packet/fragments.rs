@@ -17,19 +17,19 @@ use crate::detours::{CUSTOMER, SERVICE, options, tag};
 use crate::lab::{LOOPBACK, Lab, Served, address, all, hop, in_lab, nat, served};
 
 /// Owner of an entry that leads back to a client: no backend, no generation.
-const BACK: (u32, u32) = (0x7fff, 0);
+pub(crate) const BACK: (u32, u32) = (0x7fff, 0);
 /// What the datagrams of most tests carry: three fragments.
 const PAYLOAD: usize = 3000;
 /// Bytes of a datagram in each fragment, as with an MTU of 1500.
-const SIZE: usize = 1480;
+pub(crate) const SIZE: usize = 1480;
 
-fn large(flow: Flow) -> Flow {
+pub(crate) fn large(flow: Flow) -> Flow {
     let payload: Vec<u8> = (0..PAYLOAD).map(|n| (n * 7) as u8).collect();
     flow.data().carrying(payload)
 }
 
 /// The key of a frame's datagram.
-fn id_of(frame: &[u8]) -> FragmentId {
+pub(crate) fn id_of(frame: &[u8]) -> FragmentId {
     let seen = read(frame);
     let [src, dst] = seen.ends;
     let protocol = if src.is_ipv4() { seen.protocol.into() } else { 0 };
@@ -37,13 +37,13 @@ fn id_of(frame: &[u8]) -> FragmentId {
 }
 
 /// A request and what its backend should get of it, in fragments.
-fn request(served: &Served, id: u32) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+pub(crate) fn request(served: &Served, id: u32) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     let flow = large(served.request());
     (cut(&flow.build(), id, SIZE), cut(&served.request_out(&flow).build(), id, SIZE))
 }
 
 /// The client's first fragment goes to its backend, and is remembered.
-fn begin(lab: &mut Lab<'_>, served: &Served, sentence: &str, sent: &[u8], out: &[u8]) {
+pub(crate) fn begin(lab: &mut Lab<'_>, served: &Served, sentence: &str, sent: &[u8], out: &[u8]) {
     let owner = lab.owner(served);
     let expected = forwarded(served, out).fragment(id_of(sent), Some(owner));
     lab.case(format!("{}: {sentence}", served.name), sent).expect(expected);

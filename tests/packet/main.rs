@@ -23,6 +23,7 @@ mod nat;
 mod not_ours;
 mod nowhere;
 mod ranges;
+mod ranges_everywhere;
 mod table;
 mod tunnels;
 mod verifier;

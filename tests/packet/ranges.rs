@@ -62,7 +62,7 @@ impl Wide {
 }
 
 /// A test with some services beside each of the lab's, one after the other.
-fn beside_each(wide: &[&Wide], test: impl Fn(&mut Lab<'_>, &Served) + Sync) {
+pub(crate) fn beside_each(wide: &[&Wide], test: impl Fn(&mut Lab<'_>, &Served) + Sync) {
     in_lab(|lab| {
         for like in all() {
             wide.iter().for_each(|wide| wide.serve(lab, &like));
@@ -76,7 +76,7 @@ fn beside_each(wide: &[&Wide], test: impl Fn(&mut Lab<'_>, &Served) + Sync) {
     });
 }
 
-fn opens(served: &Served, expected: Expected) -> Expected {
+pub(crate) fn opens(served: &Served, expected: Expected) -> Expected {
     if served.protocol == Protocol::Tcp { expected.new_flow() } else { expected }
 }
 

@@ -11,6 +11,7 @@ use lb_tests::icmp::{Failure, Ping};
 use crate::detours::{CUSTOMER, SERVICE, options, tag};
 use crate::lab::{LOOPBACK, Lab, in_lab, served};
 use crate::not_ours::{arp, carrying, fragment, ping};
+use crate::ranges::RANGE;
 
 /// Where the table stands, and what is around it.
 const DOCUMENTS: [&str; 2] = ["README.md", "ARCHITECTURE.md"];
@@ -43,6 +44,10 @@ fn rows() -> Vec<Row> {
     };
     vec![
         ("TCP or UDP to a service", both(&|frame| frame)),
+        (
+            "TCP or UDP to any port of a service with several",
+            [8000, 8500, 8999].map(|port| RANGE.at(&served("tcp4-nat"), port).request().build()).to_vec(),
+        ),
         (
             "a reply of a NAT backend",
             ["tcp4-nat", "tcp6-nat"].map(|name| served(name).reply().build()).to_vec(),
@@ -126,6 +131,7 @@ fn the_documents_say_what_happens_to_each_kind_of_packet() {
     let named: Vec<_> = rows.iter().map(|(packet, _)| (*packet).to_owned()).collect();
     assert_eq!(tables[0].len(), named.len(), "rows: {:?}, tried: {named:?}", tables[0].keys());
     in_lab(|lab| {
+        RANGE.serve(lab, &served("tcp4-nat"));
         for (packet, frames) in &rows {
             let Some((happens, reason)) = tables[0].get(*packet) else { panic!("no row says {packet:?}") };
             for frame in frames {

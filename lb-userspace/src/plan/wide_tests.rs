@@ -4,7 +4,9 @@
 use super::*;
 use crate::agent::apply::to_tables;
 use crate::config::{self, Change};
-use crate::model::{Admin, Announce, Backend, Listen, Mode, OnDown, Ports, Protocol, Tracking};
+use crate::model::{
+    Admin, Announce, Backend, EncapChecksum, Listen, Mode, OnDown, Ports, Protocol, Tracking,
+};
 use lb_common::abi::{Key, RangesEntry, ServiceEntry};
 use lb_common::addr::{Addr, TCP};
 use lb_common::wide;
@@ -20,6 +22,7 @@ const SIZES: Sizes = Sizes {
     neighbours: 2,
     flows: 1,
     embryonic: 1,
+    fragments: 16,
     counters: 256,
     reasons: 16,
 };
@@ -47,6 +50,8 @@ fn service(name: &str, at: u8, ports: Ports, mode: Mode, backends: &[(u8, u16)])
         announce: Announce::None,
         idle_timeout: Duration::from_secs(900),
         tracking: Tracking::Adaptive,
+        encap_checksum: EncapChecksum::None,
+        echo: false,
         ring_size: 251,
         backends: backends.collect(),
     }
