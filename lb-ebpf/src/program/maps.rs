@@ -10,8 +10,8 @@ use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{
     BackendCounters, BackendEntry, Event, Filter, FlowKey, FlowValue, FragmentKey, FragmentValue, Hand, Key,
-    NeighbourEntry, RangesEntry, ReasonCounters, Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry,
-    Settings, VipEntry, event, limits, settings,
+    NeighbourEntry, ReasonCounters, Report, ReverseEntry, RingLine, RouteEntry, ServiceEntry, Settings,
+    VipEntry, event, limits, settings,
 };
 use lb_common::addr::{Addr, Family};
 use lb_common::icmp::limit;

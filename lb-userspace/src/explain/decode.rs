@@ -130,7 +130,7 @@ mod tests {
             let mut frame = frame(&tuple).unwrap();
             let dst = IpAddr::from([10, 0, 0, 2]).into();
             let macs = (&[2; 12]).into();
-            let outer = Outer { kind, dst: &dst, macs, mtu: 1500, checksum: false, hash: 7 };
+            let outer = Outer { kind, dst: &dst, macs, mtu: 1500, checksum: false, entropy: 7 };
             wrap(&mut frame, 0, &outer, &settings).unwrap();
             let line = line(&frame);
             let inside = "; inside: tcp 198.51.100.7:40000 → 192.0.2.10:443 [syn]";
