@@ -9,6 +9,7 @@ use crate::addr::{Addr, Family, UDP};
 use crate::checksum::{self, Delta, fold};
 use crate::encap::{IPV4_INSIDE, IPV6_INSIDE};
 use crate::l2::{self, Macs};
+use crate::named::named;
 use crate::packet::transport::UDP_LEN;
 use crate::packet::{Frame, double, eth, half, ipv4, ipv6, put_half, word};
 
@@ -21,55 +22,47 @@ mod ecn {
     pub(super) const CE: u8 = 3;
 }
 
-macro_rules! outcomes {
-    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $text:literal, $dropped:literal;)+) => {
-        /// What became of a frame.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u32)]
-        pub enum Outcome { $($(#[doc = $doc])+ $name = $number,)+ }
-
-        impl Outcome {
-            /// Every outcome, in the order of their numbers.
-            pub const ALL: &[Self] = &[$(Self::$name,)+];
-
-            /// The name that people and scripts see; stable.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $text,)+ }
-            }
-
-            /// What it means, in a sentence.
-            pub const fn describe(self) -> &'static str {
-                match self { $(Self::$name => concat!($($doc),+),)+ }
-            }
-
-            /// Whether the frame is discarded; else the kernel gets it.
-            #[inline(always)]
-            pub const fn dropped(self) -> bool {
-                match self { $(Self::$name => $dropped,)+ }
-            }
-        }
-    };
+/// Who gets the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The kernel.
+    Pass,
+    /// Nobody.
+    Drop,
 }
 
-outcomes! {
+named! {
+    /// What became of a frame.
+    Outcome;
+    /// Who gets the frame.
+    fate: Fate;
+
     /// Taken out of the packet around it.
-    Opened = 0, "opened", false;
+    Opened = 0, "opened", Pass;
     /// No packet around another one, or not of a kind that is taken off.
-    NotATunnel = 1, "not-a-tunnel", false;
+    NotATunnel = 1, "not-a-tunnel", Pass;
     /// From somebody who is not trusted.
-    ForeignSource = 2, "foreign-source", false;
+    ForeignSource = 2, "foreign-source", Pass;
     /// For an address that is not taken care of.
-    OtherAddress = 3, "other-address", false;
+    OtherAddress = 3, "other-address", Pass;
     /// The outer packet is a fragment, or its header has options.
-    Unusual = 4, "unusual", false;
+    Unusual = 4, "unusual", Pass;
     /// Headers that contradict themselves, or are cut short.
-    Malformed = 5, "malformed", true;
+    Malformed = 5, "malformed", Drop;
     /// The checksum of the outer UDP header is wrong.
-    BadChecksum = 6, "bad-checksum", true;
+    BadChecksum = 6, "bad-checksum", Drop;
     /// The inner packet's time to live is over.
-    Expired = 7, "expired", true;
+    Expired = 7, "expired", Drop;
     /// The way was congested, and the sender of the inner packet would not understand that.
-    Congested = 8, "congested", true;
+    Congested = 8, "congested", Drop;
+}
+
+impl Outcome {
+    /// Whether the frame is discarded; else the kernel gets it.
+    #[inline(always)]
+    pub const fn dropped(self) -> bool {
+        matches!(self.fate(), Fate::Drop)
+    }
 }
 
 const _: () = assert!(Outcome::ALL.len() <= crate::abi::decap::COUNTS);

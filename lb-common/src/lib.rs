@@ -40,6 +40,7 @@ pub mod host;
 pub mod icmp;
 pub mod l2;
 pub mod maglev;
+mod named;
 pub mod nat;
 pub mod packet;
 pub mod pipeline;

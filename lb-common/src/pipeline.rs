@@ -214,13 +214,7 @@ pub(crate) fn flow<F: Frame + ?Sized, T: Tables>(frame: &mut F, tables: &T, pars
 
 #[inline(always)]
 pub(crate) fn find_service<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ServiceEntry> {
-    let key = packet.destination();
-    table::look(
-        (&key, table::hash(&key)),
-        tables.service_mask(),
-        |place| tables.service(place),
-        |entry| &entry.key,
-    )
+    service_of(tables, &packet.destination())
 }
 
 #[inline(always)]
@@ -230,7 +224,20 @@ pub(crate) fn find_reverse<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Opt
     if !tables.filter()?.may_hold(hash) {
         return None;
     }
-    table::look((&key, hash), tables.reverse_mask(), |place| tables.reverse(place), |entry| &entry.key)
+    reverse_of(tables, &key, hash)
+}
+
+/// The service of a key.
+#[inline(always)]
+pub(crate) fn service_of<'a, T: Tables>(tables: &'a T, key: &Key) -> Option<&'a ServiceEntry> {
+    let hash = table::hash(key);
+    table::look((key, hash), tables.service_mask(), |place| tables.service(place), |entry| &entry.key)
+}
+
+/// The way back of a key whose hash is known.
+#[inline(always)]
+pub(crate) fn reverse_of<'a, T: Tables>(tables: &'a T, key: &Key, hash: u64) -> Option<&'a ReverseEntry> {
+    table::look((key, hash), tables.reverse_mask(), |place| tables.reverse(place), |entry| &entry.key)
 }
 
 /// A packet for a service: towards one of its backends. `WIDE`: the service may listen on a range of ports.

@@ -1,5 +1,7 @@
 //! Why a packet left the program the way it did. Every exit counts exactly one: here, or with a backend.
 
+use crate::named::named;
+
 /// What happens to the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -13,62 +15,31 @@ pub enum Fate {
     Drop,
 }
 
-macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $text:literal, $fate:ident;)+) => {
-        /// Why a packet left the program the way it did.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u32)]
-        pub enum Reason { $($(#[doc = $doc])+ $name = $number,)+ }
+impl Reason {
+    /// Whether a backend's counters tell of the packet: then nothing else has to.
+    #[inline(always)]
+    pub const fn counted_by_backends(self) -> bool {
+        matches!(self, Self::Forwarded | Self::Returned)
+    }
 
-        impl Reason {
-            /// Every reason, in the order of their numbers.
-            pub const ALL: &[Self] = &[$(Self::$name,)+];
+    /// Whether the packet contradicts itself.
+    pub const fn malformed(self) -> bool {
+        matches!(self, Self::Truncated | Self::MalformedIp | Self::MalformedTransport)
+    }
 
-            /// The name that people, scripts and metrics see; stable.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $text,)+ }
-            }
-
-            /// What it means, in a sentence.
-            pub const fn describe(self) -> &'static str {
-                match self { $(Self::$name => concat!($($doc),+),)+ }
-            }
-
-            /// Whether a backend's counters tell of the packet: then nothing else has to.
-            #[inline(always)]
-            pub const fn counted_by_backends(self) -> bool {
-                matches!(self, Self::Forwarded | Self::Returned)
-            }
-
-            /// Whether the packet contradicts itself.
-            pub const fn malformed(self) -> bool {
-                matches!(self, Self::Truncated | Self::MalformedIp | Self::MalformedTransport)
-            }
-
-            /// Whether `lb_balance` leaves the packet to the program for what seldom comes.
-            #[inline(always)]
-            pub const fn detours(self) -> bool {
-                matches!(
-                    self,
-                    Self::Vlan | Self::Ipv4Options | Self::Ipv6Extension | Self::Icmp | Self::Fragment
-                )
-            }
-
-            /// What happens to the packet.
-            #[inline(always)]
-            pub const fn fate(self) -> Fate {
-                match self { $(Self::$name => Fate::$fate,)+ }
-            }
-
-            /// The reason with this number.
-            pub const fn from_number(number: u32) -> Option<Self> {
-                match number { $($number => Some(Self::$name),)+ _ => None }
-            }
-        }
-    };
+    /// Whether `lb_balance` leaves the packet to the program for what seldom comes.
+    #[inline(always)]
+    pub const fn detours(self) -> bool {
+        matches!(self, Self::Vlan | Self::Ipv4Options | Self::Ipv6Extension | Self::Icmp | Self::Fragment)
+    }
 }
 
-reasons! {
+named! {
+    /// Why a packet left the program the way it did.
+    Reason;
+    /// What happens to the packet.
+    fate: Fate;
+
     /// Sent to a backend.
     Forwarded = 0, "forwarded", Forward;
     /// A backend's reply, sent to its client.

@@ -70,25 +70,14 @@ pub(crate) const fn shifted(port: u16, from: u16, to: u16, correction: Correctio
 #[inline(always)]
 pub(crate) fn find_service<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ServiceEntry> {
     let exact = packet.destination();
-    let key = exact.wide_of(tables.range(&exact)?);
-    table::look(
-        (&key, table::hash(&key)),
-        tables.service_mask(),
-        |place| tables.service(place),
-        |entry| &entry.key,
-    )
+    pipeline::service_of(tables, &exact.wide_of(tables.range(&exact)?))
 }
 
 #[inline(always)]
 pub(crate) fn find_way<'a, T: Tables>(tables: &'a T, packet: &Packet) -> Option<&'a ReverseEntry> {
     let exact = packet.source();
     let key = exact.wide_of(tables.range(&exact.of_source())?);
-    table::look(
-        (&key, table::hash(&key)),
-        tables.reverse_mask(),
-        |place| tables.reverse(place),
-        |entry| &entry.key,
-    )
+    pipeline::reverse_of(tables, &key, table::hash(&key))
 }
 
 /// Looks in `RANGES` for the range at a key's address that holds its port: the service's id, as keys have it.

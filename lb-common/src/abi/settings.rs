@@ -28,18 +28,18 @@ abi!(Settings, 64);
 impl Settings {
     /// The source of an outer header for a flow. `None`: there is no address of this family.
     #[inline(always)]
-    pub const fn outer_source(&self, family: Family, hash: u32) -> Option<Addr> {
-        // The upper bits of the hash chose the backend; the lower ones are the last of an address.
-        let hash = hash.to_be();
+    pub const fn outer_source(&self, family: Family, entropy: u32) -> Option<Addr> {
+        // Its lower bits are the last of an address.
+        let entropy = entropy.to_be();
         match family {
             Family::V4 if self.source4 == 0 => None,
-            Family::V4 => Some(Addr::v4(self.source4 | (hash & self.varied4))),
+            Family::V4 => Some(Addr::v4(self.source4 | (entropy & self.varied4))),
             Family::V6 => {
                 let [a, b, c, d] = self.source6.words();
                 if a | b | c | d == 0 {
                     None
                 } else {
-                    Some(Addr::from_words([a, b, c, d | (hash & self.varied6)]))
+                    Some(Addr::from_words([a, b, c, d | (entropy & self.varied6)]))
                 }
             }
         }

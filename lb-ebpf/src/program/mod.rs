@@ -16,9 +16,16 @@ use lb_common::reason::{Fate, Reason};
 use lb_common::{detour, fragment, icmp, pipeline, wide, wrap};
 use maps::{EXPLAINS, LIVE, Maps};
 
-/// A program: how it writes, and what decides. Inlined by hand: what grows past the compiler's patience would become a
-/// function, and none but programs may make tail calls.
+/// A program, or one and its twin for `lb_explain`: what decides. Inlined by hand: what grows past the compiler's patience would
+/// become a function, and none but programs may make tail calls.
 macro_rules! program {
+    ($(#[$doc:meta])+ $name:ident, $dry:ident: $decide:path) => {
+        program! { $(#[$doc])+ $name: LIVE, $decide }
+        program! {
+            #[doc = concat!("The same as `", stringify!($name), "`, for `lb_explain`.")]
+            $dry: EXPLAINS, $decide
+        }
+    };
     ($(#[$doc:meta])+ $name:ident: $mode:ident, $decide:path) => {
         $(#[$doc])+
         #[xdp]
@@ -36,11 +43,6 @@ program! {
     lb_balance: LIVE, pipeline::run
 }
 
-program! {
-    /// Goes on with what seldom comes, see [`Stage::Detour`](lb_common::stage::Stage::Detour).
-    lb_detour: LIVE, detour::run
-}
-
 /// Answers `lb explain` through BPF_PROG_RUN: the same decision, writing no table and no counter.
 #[xdp]
 #[inline(always)]
@@ -52,48 +54,28 @@ fn lb_explain(ctx: XdpContext) -> u32 {
 }
 
 program! {
-    /// The same as `lb_detour`, for `lb_explain`.
-    lb_detour_dry: EXPLAINS, detour::run
+    /// Goes on with what seldom comes, see [`Stage::Detour`](lb_common::stage::Stage::Detour).
+    lb_detour, lb_detour_dry: detour::run
 }
 
 program! {
     /// Puts packets into others, see [`Stage::Wrap`](lb_common::stage::Stage::Wrap).
-    lb_wrap: LIVE, wrap::run
-}
-
-program! {
-    /// The same as `lb_wrap`, for `lb_explain`.
-    lb_wrap_dry: EXPLAINS, wrap::run
+    lb_wrap, lb_wrap_dry: wrap::run
 }
 
 program! {
     /// Tells who sends too much, see [`Stage::Answer`](lb_common::stage::Stage::Answer).
-    lb_answer: LIVE, icmp::too_big::run
-}
-
-program! {
-    /// The same as `lb_answer`, for `lb_explain`.
-    lb_answer_dry: EXPLAINS, icmp::too_big::run
+    lb_answer, lb_answer_dry: icmp::too_big::run
 }
 
 program! {
     /// Lets fragments follow each other, see [`Stage::Fragment`](lb_common::stage::Stage::Fragment).
-    lb_fragment: LIVE, fragment::run
-}
-
-program! {
-    /// The same as `lb_fragment`, for `lb_explain`.
-    lb_fragment_dry: EXPLAINS, fragment::run
+    lb_fragment, lb_fragment_dry: fragment::run
 }
 
 program! {
     /// Looks for ranges of ports, see [`Stage::Wide`](lb_common::stage::Stage::Wide).
-    lb_wide: LIVE, wide::run
-}
-
-program! {
-    /// The same as `lb_wide`, for `lb_explain`.
-    lb_wide_dry: EXPLAINS, wide::run
+    lb_wide, lb_wide_dry: wide::run
 }
 
 /// Passes everything. A veth whose other end sends with XDP needs a program on it (`lb pass`).
